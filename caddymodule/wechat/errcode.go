@@ -1,0 +1,87 @@
+package wechat
+
+import "time"
+
+// WeChat's errcodes for code2Session. Those not in the official table are
+// known from WeChat's community.
+const (
+	errcodeOK            = 0
+	errcodeSystemBusy    = -1
+	errcodeInvalidGrant  = 40002
+	errcodeInvalidAppID  = 40013
+	errcodeInvalidCode   = 40029
+	errcodeInvalidSecret = 40125
+	errcodeCodeUsed      = 40163
+	errcodeIPNotAllowed  = 40164
+	errcodeUserBlocked   = 40226
+	errcodeNoAppID       = 41002
+	errcodeNoSecret      = 41004
+	errcodeNoCode        = 41008
+	errcodeDailyQuota    = 45009
+	errcodeTooOften      = 45011
+	errcodeUnauthorized  = 48001
+	errcodeAPIBanned     = 48004
+	errcodeUserLimited   = 50002
+)
+
+const (
+	// busyRetryAfter is for trouble that passes by itself within moments.
+	busyRetryAfter = time.Second
+
+	// quotaRetryAfter is for WeChat's limits, which it counts by the minute
+	// (45011) or the day (45009).
+	quotaRetryAfter = time.Minute
+)
+
+// errcodeError turns an errcode other than 0 into an Error.
+func errcodeError(errcode int64) *Error {
+	e := &Error{Kind: RejectedGateway, Errcode: errcode, HasErrcode: true, Sent: true}
+	switch errcode {
+	case errcodeInvalidCode:
+		e.Kind = InvalidCode
+	case errcodeCodeUsed:
+		e.Kind = CodeUsed
+	case errcodeUserBlocked:
+		e.Kind = UserBlocked
+	case errcodeTooOften:
+		e.Kind, e.RetryAfter = RateLimited, quotaRetryAfter
+	case errcodeSystemBusy:
+		e.Kind, e.RetryAfter, e.Reason = Busy, busyRetryAfter, "WeChat's system is busy"
+	case errcodeDailyQuota:
+		e.Kind, e.RetryAfter, e.Reason = Busy, quotaRetryAfter, "the mini program's daily quota is used up"
+	case errcodeInvalidGrant:
+		e.Reason = "the grant_type is invalid"
+	case errcodeInvalidAppID:
+		e.Reason = "the appid is invalid"
+	case errcodeInvalidSecret:
+		e.Reason = "the secret is invalid"
+	case errcodeIPNotAllowed:
+		e.Reason = "this gateway's address is not on the mini program's list"
+	case errcodeNoAppID:
+		e.Reason = "the appid is missing"
+	case errcodeNoSecret:
+		e.Reason = "the secret is missing"
+	case errcodeNoCode:
+		e.Reason = "the code is missing"
+	case errcodeUnauthorized:
+		e.Reason = "the mini program may not use this API"
+	case errcodeAPIBanned:
+		e.Reason = "the mini program is banned from this API"
+	case errcodeUserLimited:
+		e.Reason = "the user is limited"
+	default:
+		e.Reason = "the errcode is unknown"
+	}
+	return e
+}
+
+// isConfiguration says that an errcode comes from the mini program's set-up,
+// so that no user's code will fare better until its operator acts.
+func isConfiguration(errcode int64) bool {
+	switch errcode {
+	case errcodeInvalidGrant, errcodeInvalidAppID, errcodeInvalidSecret, errcodeIPNotAllowed,
+		errcodeNoAppID, errcodeNoSecret, errcodeUnauthorized, errcodeAPIBanned:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,171 @@
+package wechat
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+const (
+	// maxReply bounds the reply's bytes; real ones have less than 300.
+	maxReply = 64 << 10
+
+	// maxID bounds an openid or unionid; those seen have 28 characters.
+	maxID = 128
+
+	maxErrmsg = 200
+	maxRID    = 64
+)
+
+// A Code2Session is what WeChat says about the user whose code it was given.
+// It formats as a placeholder, lest its session_key get into a log.
+type Code2Session struct {
+	OpenID     string // the user within this mini program; opaque
+	UnionID    string // the user across an Open Platform account; often empty
+	SessionKey string `json:"-"` // base64 of the 16 bytes of an AES key
+}
+
+// Format implements fmt.Formatter for every verb.
+func (Code2Session) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, "{code2Session reply}") // a State does not fail
+}
+
+// parseReply reads WeChat's reply of status 200. It returns a session only
+// from a clean reply: see strictObject and the checks on each field. Members that are
+// not named here are ignored, as WeChat may add some.
+func parseReply(body []byte) (Code2Session, *Error) {
+	var none Code2Session
+	members, err := strictObject(body)
+	if err != nil {
+		return none, badReply("the reply is not a plain JSON object")
+	}
+	errcode, ok := parseErrcode(members["errcode"])
+	if !ok {
+		return none, badReply("errcode is not an integer")
+	}
+	if errcode != errcodeOK {
+		// Also if there is an openid: WeChat says that something is wrong.
+		e := errcodeError(errcode)
+		if errmsg, ok := jsonString(members["errmsg"]); ok {
+			e.Errmsg, e.RID = splitErrmsg(errmsg)
+		}
+		return none, e
+	}
+	openID, ok := jsonString(members["openid"])
+	if !ok || !isID(openID) {
+		return none, badReply("openid is missing or malformed")
+	}
+	sessionKey, ok := jsonString(members["session_key"])
+	if !ok || !isSessionKey(sessionKey) {
+		return none, badReply("session_key is missing or malformed")
+	}
+	unionID := ""
+	if raw, present := members["unionid"]; present {
+		// Null or empty is no unionid.
+		unionID, ok = jsonString(raw)
+		switch {
+		case isNull(raw) || ok && unionID == "":
+			unionID = ""
+		case !ok || !isID(unionID):
+			return none, badReply("unionid is malformed")
+		}
+	}
+	return Code2Session{OpenID: openID, UnionID: unionID, SessionKey: sessionKey}, nil
+}
+
+func badReply(reason string) *Error {
+	return &Error{Kind: BadReply, Reason: reason, Sent: true}
+}
+
+// parseErrcode takes an absent errcode for 0, since it is absent on success
+// today, and a string for its number, since both have been seen.
+func parseErrcode(raw json.RawMessage) (errcode int64, ok bool) {
+	if raw == nil {
+		return errcodeOK, true
+	}
+	text := string(raw)
+	if s, isString := jsonString(raw); isString {
+		text = s
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil
+}
+
+// jsonString decodes a member that strictObject returned, if it is a string.
+func jsonString(raw json.RawMessage) (string, bool) {
+	if len(raw) == 0 || raw[0] != '"' {
+		return "", false
+	}
+	var s string
+	err := json.Unmarshal(raw, &s)
+	return s, err == nil
+}
+
+func isNull(raw json.RawMessage) bool {
+	return bytes.Equal(raw, []byte("null"))
+}
+
+// isID says that s can be an openid or unionid: printable ASCII that is safe
+// as a single value of an HTTP header, where a comma would make it two.
+func isID(s string) bool {
+	if s == "" || len(s) > maxID {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' || s[i] == ',' {
+			return false
+		}
+	}
+	return true
+}
+
+// isSessionKey says that s is the base64 of 16 bytes, written in the one way.
+func isSessionKey(s string) bool {
+	key, err := base64.StdEncoding.Strict().DecodeString(s)
+	return err == nil && len(key) == 16 && base64.StdEncoding.EncodeToString(key) == s
+}
+
+// splitErrmsg parts an errmsg such as "invalid code, rid: 652d44d0-1d0af18b-5b069232"
+// (in older answers "invalid code, hints: [ req_id: DFGGHa8ge-x4L0FA ]") into
+// message and rid, and makes both safe to log.
+func splitErrmsg(errmsg string) (message, rid string) {
+	message = errmsg
+	for _, mark := range []string{", rid:", ", hints: [ req_id:", " rid:", "req_id:"} {
+		before, after, found := strings.Cut(errmsg, mark)
+		if !found {
+			continue
+		}
+		message, rid = before, strings.TrimLeft(after, " ")
+		end := strings.IndexFunc(rid, func(r rune) bool { return !isRIDRune(r) })
+		if end >= 0 {
+			rid = rid[:end]
+		}
+		break
+	}
+	return printable(message, maxErrmsg), printable(rid, maxRID)
+}
+
+func isRIDRune(r rune) bool {
+	return r == '-' || r == '_' || r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r))
+}
+
+// printable returns s in at most limit bytes, with every character that does
+// not print on one line replaced.
+func printable(s string, limit int) string {
+	var b strings.Builder
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			r = '?'
+		}
+		if b.Len()+len(string(r)) > limit {
+			break
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}

@@ -1,0 +1,141 @@
+package wechat
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"sync/atomic"
+	"syscall"
+)
+
+// newTransport returns a transport on which each exchange has a connection of its own.
+//
+// Kept connections would save a round trip or two in a login, which a user
+// needs once in days, and would cost what this gateway exists for:
+//
+//   - When a kept connection dies, http.Transport sends a GET again by
+//     itself (Transport.shouldRetryRequest, Go 1.26). The code would be burnt.
+//   - If a reply has more bytes than its Content-Length says, the rest is
+//     read as the reply to whoever has the connection next: one user
+//     would be taken for another. Or it is printed with the session_key
+//     in it, through the log package ("Unsolicited response received on idle
+//     HTTP channel").
+//
+// A TLS session is resumed instead, which saves most of the cost.
+//
+// HTTP/2 has the same faults (it repeats refused streams, and shares the
+// connection), so the protocol is HTTP/1.1.
+func newTransport(cfg Config, proxy *url.URL) *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	t := &http.Transport{
+		DisableKeepAlives: true,
+		Protocols:         protocols,
+		DialContext:       (&net.Dialer{Timeout: cfg.Timeout}).DialContext,
+		TLSClientConfig: &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			ClientSessionCache: tls.NewLRUClientSessionCache(0),
+		},
+		TLSHandshakeTimeout:    cfg.Timeout,
+		MaxResponseHeaderBytes: 16 << 10,
+		// Without it a small gzipped reply could become a large one.
+		DisableCompression: true,
+	}
+	if proxy != nil {
+		t.Proxy = http.ProxyURL(proxy)
+	}
+	return t
+}
+
+// get sends one GET and returns the body of a reply of status 200. ctx bounds
+// everything. It uses the transport alone, because http.Client follows
+// redirects, adds a Referer and returns errors that quote the URL.
+func get(ctx context.Context, transport http.RoundTripper, u *url.URL) ([]byte, *Error) {
+	var connected atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// From here on the request may be on its way. It is called when the
+		// TLS handshake is done, and the proxy, if any, has agreed.
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})
+	req := (&http.Request{
+		Method: http.MethodGet,
+		URL:    u,
+		Host:   u.Host,
+		Header: http.Header{"Accept": {"application/json"}, "User-Agent": {"wxgate"}},
+	}).WithContext(ctx)
+
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return nil, networkError(err, connected.Load())
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		return nil, badReply("the reply is a redirect")
+	case resp.StatusCode != http.StatusOK:
+		return nil, badReply("the reply's HTTP status is not 200")
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	if err != nil {
+		return nil, networkError(err, true)
+	}
+	if len(body) > maxReply {
+		return nil, badReply("the reply is over 64 KiB")
+	}
+	return body, nil
+}
+
+// networkError describes in this package's own words what net/http returned,
+// whose text may hold foreign bytes, an address or a part of the URL.
+func networkError(err error, sent bool) *Error {
+	if isTimeout(err) {
+		reason := "no connection in time"
+		if sent {
+			reason = "no complete reply in time"
+		}
+		return &Error{Kind: Timeout, Reason: reason, RetryAfter: busyRetryAfter, Sent: sent}
+	}
+	return &Error{Kind: BadReply, Reason: networkReason(err, sent), Sent: sent}
+}
+
+func isTimeout(err error) bool {
+	var netErr net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout()
+}
+
+func networkReason(err error, sent bool) string {
+	var (
+		dnsErr    *net.DNSError
+		certErr   *tls.CertificateVerificationError
+		recordErr tls.RecordHeaderError
+		alertErr  tls.AlertError
+		opErr     *net.OpError
+	)
+	switch {
+	case errors.As(err, &opErr) && opErr.Op == "proxyconnect":
+		return "the proxy cannot be reached"
+	case errors.As(err, &dnsErr):
+		return "the host name cannot be looked up"
+	case errors.As(err, &certErr):
+		return "the TLS certificate is not trusted"
+	case errors.As(err, &recordErr):
+		return "the other side does not speak TLS"
+	case errors.As(err, &alertErr):
+		return "the TLS handshake failed"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the connection was refused"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "there is no route to the host"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection was closed before the reply was complete"
+	case !sent:
+		return "the connection could not be made"
+	}
+	return "the reply is not HTTP"
+}
