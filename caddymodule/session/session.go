@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +44,31 @@ type Session struct {
 
 	Created time.Time
 	Expires time.Time // the absolute end; idle_timeout may end it sooner
+
+	hash       hash
+	user       hash // of the user's record
+	generation uint64
+	created    int64
+	expires    int64         // as Expires, but for the current policy
+	seen       atomic.Int64  // last use that this process knows of
+	written    atomic.Int64  // last use in the store
+	oldKey     bool          // a record is sealed with an old key
+	read       int64         // when the store was read
+	versions   cacheVersions // what was read then
+	attached   atomic.Value
+}
+
+// Attach returns what build makes of the session, and calls it only the first
+// time, or a few times if several requests come at once, of which one counts.
+// It lets the edge keep what it needs for each request with the session.
+// All users of a Manager share it, so build must always return the same type,
+// not nil, and must not depend on who calls.
+func (s *Session) Attach(build func(*Session) any) any {
+	if made := s.attached.Load(); made != nil {
+		return made
+	}
+	s.attached.CompareAndSwap(nil, build(s))
+	return s.attached.Load()
 }
 
 // A User is what an operator may see of a user: never a token or a key.

@@ -1,0 +1,159 @@
+package session
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+)
+
+// A cache keeps opened sessions, so that a session in use costs no store call,
+// no decryption and no decoding.
+//
+// It is a fixed table of small sets; a session can only be in the set that its
+// hash names, and a full set gives up the one that was used longest ago. We
+// looked at otter v2, which this replaces: its entries cost about 150 bytes
+// beside the value, where this costs 12, and it has goroutines and buffers
+// that every hit writes to, where a hit here only reads. What a general cache
+// could do better, expiry and invalidation, is decided by the versions below.
+//
+// Invalidation: every storage key has a version counter (keys share counters,
+// by hash; a shared one only makes more be read again). A session carries the
+// versions of its two records as they were before the store was read. A change
+// during the read, or at any time later, makes it differ, and the session is
+// read again. So nothing has to be found and removed, and there is no moment
+// in which a change can slip between a read and the insertion.
+type cache struct {
+	sets     []cacheSet
+	locks    [64]sync.Mutex // of the sets, for insertion only
+	versions []atomic.Uint32
+	epoch    atomic.Uint32 // counts changes of unknown extent
+	stopped  atomic.Bool
+	maxAge   int64 // nanoseconds; 0: without bound
+}
+
+// cacheWays sessions share a set.
+const cacheWays = 8
+
+// Tags spare the reader from following pointers to other sessions.
+type cacheSet struct {
+	tags  [cacheWays]atomic.Uint32
+	slots [cacheWays]atomic.Pointer[Session]
+}
+
+// versionCounters is large enough that with 100,000 sessions in the cache a
+// change makes less than one other be read again.
+const versionCounters = 1 << 18
+
+// cacheVersions are the versions that a session was read at.
+type cacheVersions struct {
+	epoch, session, user uint32
+}
+
+func newCache(size int) *cache {
+	return &cache{
+		sets:     make([]cacheSet, (size+cacheWays-1)/cacheWays),
+		versions: make([]atomic.Uint32, versionCounters),
+	}
+}
+
+// observe begins to follow the store's changes. Without it, nothing may be
+// kept.
+func (c *cache) observe(o Observer) (cancel func()) {
+	maxAge, cancel := o.Observe(c.changed)
+	c.maxAge = int64(maxAge)
+	return cancel
+}
+
+// changed is the Observer's callback.
+func (c *cache) changed(key string) {
+	switch {
+	case key == "":
+		c.epoch.Add(1)
+	case len(key) == len(sessionPrefix)+len(hash{}) && key[:len(sessionPrefix)] == sessionPrefix:
+		c.version(hash([]byte(key[len(sessionPrefix):]))).Add(1)
+	case len(key) == len(userPrefix)+len(hash{}) && key[:len(userPrefix)] == userPrefix:
+		c.version(hash([]byte(key[len(userPrefix):]))).Add(1)
+	}
+}
+
+func (c *cache) version(h hash) *atomic.Uint32 {
+	return &c.versions[binary.LittleEndian.Uint32(h[:4])%versionCounters]
+}
+
+// set returns where a session may be, and its tag, from other bits of the hash
+// than version uses.
+func (c *cache) set(h *hash) (index int, tag uint32) {
+	spread := uint64(binary.LittleEndian.Uint32(h[8:12]))
+	return int(spread * uint64(len(c.sets)) >> 32), binary.LittleEndian.Uint32(h[12:16])
+}
+
+// get returns the session, or nil if it has to be read.
+func (c *cache) get(h *hash, now int64) *Session {
+	index, tag := c.set(h)
+	set := &c.sets[index]
+	for i := range set.tags {
+		if set.tags[i].Load() != tag {
+			continue
+		}
+		if s := set.slots[i].Load(); s != nil && s.hash == *h {
+			if !c.current(s, now) {
+				return nil
+			}
+			return s
+		}
+	}
+	return nil
+}
+
+// current reports whether neither record of the session has changed since it
+// was read.
+func (c *cache) current(s *Session, now int64) bool {
+	return s.versions.session == c.version(s.hash).Load() &&
+		s.versions.user == c.version(s.user).Load() &&
+		s.versions.epoch == c.epoch.Load() &&
+		(c.maxAge == 0 || now-s.read < c.maxAge) &&
+		!c.stopped.Load()
+}
+
+// put keeps a session that was read, and returns the one to use: the same, or
+// the one that a concurrent reader has put there first.
+func (c *cache) put(s *Session, now int64) *Session {
+	index, tag := c.set(&s.hash)
+	set := &c.sets[index]
+	lock := &c.locks[index%len(c.locks)]
+	lock.Lock()
+	defer lock.Unlock()
+
+	slot := 0
+	oldest := int64(1<<63 - 1)
+	for i := range set.slots {
+		old := set.slots[i].Load()
+		if old == nil {
+			if oldest != -1<<63 {
+				slot, oldest = i, -1<<63
+			}
+			continue
+		}
+		if old.hash == s.hash {
+			if c.current(old, now) {
+				return old
+			}
+			// The record may be behind what this process has seen.
+			s.seen.Store(max(s.seen.Load(), old.seen.Load()))
+			slot = i
+			break
+		}
+		if seen := old.seen.Load(); seen < oldest {
+			slot, oldest = i, seen
+		}
+	}
+	if !c.current(s, now) {
+		return s // right when it was read, but not to be kept
+	}
+	set.slots[slot].Store(s)
+	set.tags[slot].Store(tag)
+	return s
+}
+
+// stop makes every session be read again from now on, and none be kept.
+func (c *cache) stop() { c.stopped.Store(true) }

@@ -1,0 +1,81 @@
+package session
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+)
+
+// errMalformed says that a record opened but is not one that this version
+// writes. A newer version may have written it, so it is never deleted.
+var errMalformed = errors.New("a stored record has an unknown form")
+
+// Records are written as fixed-width big-endian numbers and strings behind a
+// two-byte length. There is one way to write a record, so a reader can be
+// strict: whatever it accepts, encoding gives back byte for byte.
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
+}
+
+func appendTime(b []byte, t int64) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(t))
+}
+
+// maxString is the longest string a record can hold.
+const maxString = math.MaxUint16
+
+// A fieldReader takes fields off the front of a record. After the first one
+// that is not there it only returns zero values, so that callers check once.
+type fieldReader struct {
+	rest []byte
+	bad  bool
+}
+
+func (r *fieldReader) take(n int) []byte {
+	if r.bad || n > len(r.rest) {
+		r.bad = true
+		return nil
+	}
+	field := r.rest[:n]
+	r.rest = r.rest[n:]
+	return field
+}
+
+func (r *fieldReader) uint8() uint8 {
+	if b := r.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *fieldReader) uint16() uint16 {
+	if b := r.take(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (r *fieldReader) uint64() uint64 {
+	if b := r.take(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (r *fieldReader) time() int64 { return int64(r.uint64()) }
+
+func (r *fieldReader) hash() (h hash) {
+	copy(h[:], r.take(len(h)))
+	return h
+}
+
+func (r *fieldReader) string() string { return string(r.take(int(r.uint16()))) }
+
+// end returns errMalformed unless every field was there and nothing is left.
+func (r *fieldReader) end() error {
+	if r.bad || len(r.rest) > 0 {
+		return errMalformed
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+const eventUserEmptied = "a user record that does not open has been emptied: all sessions of the user have ended"
+
+// End ends the session of a token and returns it. The error is ErrInvalid if
+// there is none: of several that end the same session at once, one succeeds.
+// When End returns nil, the session is dead on every node and stays dead
+// whatever the store survives.
+func (m *Manager) End(ctx context.Context, token string) (*Session, error) {
+	h, ok := hashToken(token)
+	if !ok {
+		return nil, ErrInvalid
+	}
+	s, err := m.find(ctx, h, m.clock.read())
+	if err != nil {
+		return nil, err
+	}
+	if err := m.endListed(ctx, s.user, func(l listedSession) bool { return l.hash == h }); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// EndSession ends one session of a user by its id. The error is ErrNoSuchUser
+// or ErrInvalid if there is no such user or session.
+func (m *Manager) EndSession(ctx context.Context, appID, openID, id string) error {
+	user, err := m.userHash(ctx, appID, openID)
+	if err != nil {
+		return err
+	}
+	now := m.clock.read()
+	err = m.endListed(ctx, user, func(l listedSession) bool {
+		return l.hash.id() == id && now < m.endOfListed(l)
+	})
+	if errors.Is(err, ErrInvalid) {
+		if _, _, err := m.readUser(ctx, user); errors.Is(err, ErrNoSuchUser) {
+			return ErrNoSuchUser
+		}
+	}
+	return err
+}
+
+// EndUser ends all sessions of a user and returns how many there were. The
+// error is ErrNoSuchUser if the store has nothing about the user.
+func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended int, err error) {
+	h, err := m.userHash(ctx, appID, openID)
+	if err != nil {
+		return 0, err
+	}
+	var unopened error
+	var sessions []listedSession
+	now := m.clock.read()
+	err = m.calls.update(ctx, userKey(h), func(old []byte) ([]byte, time.Duration, error) {
+		ended, unopened, sessions = 0, nil, nil
+		if old == nil {
+			return nil, 0, ErrNoSuchUser
+		}
+		user, err := m.decodeUser(userKey(h), old)
+		if errors.Is(err, errUnopened) {
+			// Whatever it listed: a revocation must succeed.
+			unopened = err
+			user = &userRecord{appID: appID, openID: openID, generation: newGeneration()}
+		} else if err != nil {
+			return nil, 0, err
+		}
+		for _, s := range user.sessions {
+			if now < m.endOfListed(s) {
+				ended++
+			}
+		}
+		sessions, user.sessions = user.sessions, nil
+		user.generation++
+		return m.sealer.seal(userKey(h), user.encode()), m.userTTL(user), nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	if unopened != nil {
+		m.reporter.tell(eventUserEmptied, unopened)
+	}
+	m.deleteSessions(ctx, sessions)
+	return ended, m.calls.sync(ctx)
+}
+
+// endListed takes sessions out of a user's record, for good.
+func (m *Manager) endListed(ctx context.Context, user hash, which func(listedSession) bool) error {
+	ended, err := m.unlist(ctx, user, which)
+	if errors.Is(err, errUnopened) {
+		m.reporter.tell(eventDamaged, err)
+		m.heal(ctx, userKey(user))
+	}
+	if err != nil {
+		return err
+	}
+	m.deleteSessions(ctx, ended)
+	return m.calls.sync(ctx)
+}
+
+// unlist takes sessions out of a user's record in one atomic write, and returns
+// them. The error is ErrInvalid if the record lists none of them.
+func (m *Manager) unlist(ctx context.Context, user hash, which func(listedSession) bool) ([]listedSession, error) {
+	var taken []listedSession
+	err := m.calls.update(ctx, userKey(user), func(old []byte) ([]byte, time.Duration, error) {
+		taken = nil
+		if old == nil {
+			return nil, 0, ErrInvalid
+		}
+		record, err := m.decodeUser(userKey(user), old)
+		if err != nil {
+			return nil, 0, err
+		}
+		record.sessions = slices.DeleteFunc(record.sessions, func(s listedSession) bool {
+			if which(s) {
+				taken = append(taken, s)
+				return true
+			}
+			return false
+		})
+		if len(taken) == 0 {
+			return nil, 0, ErrInvalid
+		}
+		return m.sealer.seal(userKey(user), record.encode()), m.userTTL(record), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return taken, nil
+}
+
+// endOfListed returns the absolute end of a listed session; see endOf.
+func (m *Manager) endOfListed(s listedSession) int64 {
+	return min(s.expires, s.created+m.lifetime)
+}

@@ -1,0 +1,200 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of Config.
+const (
+	DefaultIdleTimeout = 72 * time.Hour
+	DefaultLifetime    = 30 * 24 * time.Hour
+	DefaultCacheSize   = 100_000
+)
+
+// Config says how a Manager keeps sessions.
+type Config struct {
+	// Store keeps the records. The Manager does not close it.
+	Store Store
+
+	// Keys are the encryption keys, KeySize bytes each. The first seals, all
+	// open; a record that an old one opened is sealed again when it is next
+	// written. An old key may be dropped one Lifetime after it was replaced.
+	Keys [][]byte
+
+	// IdleTimeout ends a session that was not used for so long.
+	// Default DefaultIdleTimeout.
+	IdleTimeout time.Duration
+
+	// Lifetime ends a session however much it is used. A shorter one also
+	// shortens the sessions that exist; a longer one does not prolong them.
+	// Default DefaultLifetime.
+	Lifetime time.Duration
+
+	// MaxPerUser is how many sessions a user may have at a time; a login
+	// beyond it ends the oldest. 0 means no limit but that of the record,
+	// which lists at most 4096.
+	MaxPerUser int
+
+	// CacheSize is how many opened sessions are kept in memory, at about 400
+	// bytes each, if the Store is an Observer. Default DefaultCacheSize.
+	CacheSize int
+
+	// Now tells the time. Default time.Now.
+	Now func() time.Time
+
+	// Measure, if set, is told of each store call. op is one of get, put,
+	// update, delete, sync, scan, count and ping. An absent key and a caller
+	// who went away are not passed as errors.
+	Measure func(op string, took time.Duration, err error)
+
+	// Report, if set, is told of trouble that no caller waits for: a renewal
+	// that could not be written, a damaged record. event is a constant; the
+	// same one is told at most once a minute. err names no user, token or key.
+	Report func(event string, err error)
+}
+
+// A Manager makes, finds and ends sessions. It is safe for concurrent use, and
+// several may work on one Store, in one process or on many nodes.
+type Manager struct {
+	calls       calls
+	sealer      *sealer
+	clock       *clock
+	reporter    *reporter
+	cache       *cache // nil unless the store is an Observer
+	unobserve   func()
+	renewals    renewals
+	idleTimeout int64 // nanoseconds
+	lifetime    int64 // nanoseconds
+	maxPerUser  int
+	meta        atomic.Pointer[knownMeta]
+
+	mu       sync.Mutex
+	closed   bool
+	underway sync.WaitGroup // work that no caller waits for
+}
+
+// errUnchanged ends an Update that has nothing to write.
+var errUnchanged = errors.New("nothing to change")
+
+// NewManager begins to work on the store in cfg, and marks the store as its
+// own if it is empty. The error wraps ErrWrongKey if the store was sealed with
+// a key that is not in cfg.
+func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
+	if cfg.Store == nil {
+		return nil, errors.New("no session store is configured")
+	}
+	if cfg.IdleTimeout < 0 || cfg.Lifetime < 0 || cfg.MaxPerUser < 0 || cfg.CacheSize < 0 {
+		return nil, errors.New("a session limit is negative")
+	}
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = DefaultIdleTimeout
+	}
+	if cfg.Lifetime == 0 {
+		cfg.Lifetime = DefaultLifetime
+	}
+	if cfg.CacheSize == 0 {
+		cfg.CacheSize = DefaultCacheSize
+	}
+	sealer, err := newSealer(cfg.Keys)
+	if err != nil {
+		return nil, err
+	}
+
+	clock := newClock(cfg.Now)
+	m := &Manager{
+		calls:       calls{store: cfg.Store, measure: cfg.Measure},
+		sealer:      sealer,
+		clock:       clock,
+		reporter:    newReporter(cfg.Report, clock),
+		idleTimeout: int64(cfg.IdleTimeout),
+		lifetime:    int64(cfg.Lifetime),
+		maxPerUser:  cfg.MaxPerUser,
+	}
+	if err := m.startMeta(ctx); err != nil {
+		return nil, fmt.Errorf("starting on the session store: %w", err)
+	}
+	if observer, ok := cfg.Store.(Observer); ok {
+		m.cache = newCache(cfg.CacheSize)
+		m.unobserve = m.cache.observe(observer)
+	}
+	return m, nil
+}
+
+// Close ends the Manager's use of the store, and waits for writes that are
+// under way. It does not close the store. Requests may still ask the Manager
+// afterwards, as long as the store is open: they are answered from the store.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	first := !m.closed
+	m.closed = true
+	m.mu.Unlock()
+	if first && m.cache != nil {
+		// Nobody tells of changes any more, so nothing may be kept.
+		m.cache.stop()
+		m.unobserve()
+	}
+	m.underway.Wait()
+}
+
+// backgroundTimeout bounds work that no caller waits for.
+const backgroundTimeout = 5 * time.Second
+
+// background runs work that no caller waits for, unless the Manager is closed.
+func (m *Manager) background(work func(ctx context.Context)) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
+	m.underway.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), backgroundTimeout)
+		defer cancel()
+		work(ctx)
+	})
+	return true
+}
+
+// Count estimates how many sessions are live; false if the store cannot.
+func (m *Manager) Count(ctx context.Context) (int64, bool) {
+	return m.calls.count(ctx, sessionPrefix)
+}
+
+// Ping returns nil if the store would answer now.
+func (m *Manager) Ping(ctx context.Context) error { return m.calls.ping(ctx) }
+
+// Room returns an error wrapping ErrFull while the store has no room for new
+// sessions.
+func (m *Manager) Room() error {
+	if checker, ok := m.calls.store.(RoomChecker); ok {
+		return checker.Room()
+	}
+	return nil
+}
+
+// Free returns the bytes left to the store, and false if it cannot tell.
+func (m *Manager) Free() (bytes uint64, ok bool) {
+	if checker, ok := m.calls.store.(RoomChecker); ok {
+		return checker.Free()
+	}
+	return 0, false
+}
+
+// Backup writes a consistent copy of the store to w while it is in use. The
+// copy is sealed like the store. The error is errors.ErrUnsupported if the
+// store has no such ability.
+func (m *Manager) Backup(ctx context.Context, w io.Writer) error {
+	backuper, ok := m.calls.store.(Backuper)
+	if !ok {
+		return fmt.Errorf("backing up this session store: %w", errors.ErrUnsupported)
+	}
+	if err := backuper.Backup(ctx, w); err != nil {
+		return fmt.Errorf("backing up session store: %w", err)
+	}
+	return nil
+}
