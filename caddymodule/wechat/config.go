@@ -80,6 +80,12 @@ func parseBaseURL(baseURL string) (*url.URL, error) {
 	return u, nil
 }
 
+// ValidateProxyURL returns why proxyURL cannot be a Config's ProxyURL, or nil.
+func ValidateProxyURL(proxyURL string) error {
+	_, err := parseProxyURL(proxyURL)
+	return err
+}
+
 func parseProxyURL(proxyURL string) (*url.URL, error) {
 	u, err := url.Parse(proxyURL)
 	if err != nil {
