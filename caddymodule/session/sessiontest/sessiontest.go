@@ -1,0 +1,375 @@
+// Package sessiontest is the conformance suite and the benchmark of session
+// stores. An implementation calls Run and Bench from its own tests, against
+// the real engine:
+//
+//	func TestStore(t *testing.T) {
+//		sessiontest.Run(t, func(t testing.TB) (session.Store, func() session.Store) {
+//			dir := t.TempDir()
+//			open := func() session.Store { … }
+//			return open(), open
+//		})
+//	}
+//
+// What is optional in the contract is tested if the store has it.
+package sessiontest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+)
+
+// An OpenFunc opens an empty store that the test has for itself, and closes it
+// with t.Cleanup. reopen, which may be nil, opens the same data again after the
+// suite has closed the store.
+type OpenFunc func(t testing.TB) (store session.Store, reopen func() session.Store)
+
+// Run tests that a store keeps the contract of session.Store.
+func Run(t *testing.T, open OpenFunc) {
+	cases := []struct {
+		name string
+		test func(*testing.T, session.Store)
+	}{
+		{"absent key", testAbsent},
+		{"put and get", testPutGet},
+		{"odd keys and values", testOddKeysAndValues},
+		{"caller keeps its bytes", testCallerKeepsBytes},
+		{"delete", testDelete},
+		{"ttl", testTTL},
+		{"ttl does not end early", testTTLNotEarly},
+		{"update", testUpdate},
+		{"update under contention", testUpdateContention},
+		{"update against put", testUpdateAgainstPut},
+		{"update against delete", testUpdateAgainstDelete},
+		{"many goroutines", testManyGoroutines},
+		{"ended context", testEndedContext},
+		{"closed store", testClosed},
+		{"close under load", testCloseUnderLoad},
+		{"sync", testSync},
+		{"observe", testObserve},
+		{"observe is coherent", testObserveCoherent},
+		{"ping", testPing},
+		{"room", testRoom},
+		{"count", testCount},
+		{"scan", testScan},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			store, _ := open(t)
+			c.test(t, store)
+		})
+	}
+	t.Run("reopen", func(t *testing.T) {
+		store, reopen := open(t)
+		if reopen == nil {
+			t.Log("this store cannot be reopened")
+			return
+		}
+		testReopen(t, store, reopen)
+	})
+	t.Run("manager", func(t *testing.T) { runManager(t, open) })
+}
+
+// never is a key that no test writes.
+const never = "session:never written"
+
+func put(t *testing.T, s session.Store, key, value string) {
+	t.Helper()
+	require.NoError(t, s.Put(t.Context(), key, []byte(value), 0))
+}
+
+func get(t *testing.T, s session.Store, key string) string {
+	t.Helper()
+	value, err := s.Get(t.Context(), key)
+	require.NoError(t, err)
+	return string(value)
+}
+
+func requireAbsent(t *testing.T, s session.Store, key string) {
+	t.Helper()
+	value, err := s.Get(t.Context(), key)
+	require.ErrorIs(t, err, session.ErrNotFound)
+	require.Nil(t, value)
+}
+
+func testAbsent(t *testing.T, s session.Store) {
+	requireAbsent(t, s, never)
+	put(t, s, "session:a", "value")
+	requireAbsent(t, s, "session:")
+	requireAbsent(t, s, "session:aa")
+	requireAbsent(t, s, "session:A")
+}
+
+func testPutGet(t *testing.T, s session.Store) {
+	put(t, s, "session:a", "one")
+	require.Equal(t, "one", get(t, s, "session:a"))
+	put(t, s, "session:a", "two, and longer")
+	require.Equal(t, "two, and longer", get(t, s, "session:a"))
+	put(t, s, "session:a", "3")
+	put(t, s, "session:b", "other")
+	require.Equal(t, "3", get(t, s, "session:a"))
+	require.Equal(t, "other", get(t, s, "session:b"))
+}
+
+func testOddKeysAndValues(t *testing.T, s session.Store) {
+	var every strings.Builder
+	for c := range 256 {
+		every.WriteByte(byte(c))
+	}
+	keys := []string{"k", "\x00", "\xff", "a b", "a\r\nb", "*", "{tag}", "session:*", "!badger!x", every.String(), strings.Repeat("\xff", 256)}
+	for c := range 256 {
+		keys = append(keys, "session:"+string([]byte{byte(c)}))
+	}
+	for i, key := range keys {
+		put(t, s, key, fmt.Sprint(i))
+	}
+	for i, key := range keys {
+		require.Equal(t, fmt.Sprint(i), get(t, s, key), "key %q", key)
+	}
+
+	values := map[string][]byte{
+		"empty":      {},
+		"zero":       {0},
+		"newline":    []byte("\r\n"),
+		"every byte": []byte(every.String()),
+		"large":      bytes.Repeat([]byte{7}, 1<<20),
+	}
+	for name, value := range values {
+		require.NoError(t, s.Put(t.Context(), "session:v", value, time.Hour), name)
+		found, err := s.Get(t.Context(), "session:v")
+		require.NoError(t, err, name)
+		require.True(t, bytes.Equal(value, found), name)
+		require.NotNil(t, found, name)
+
+		err = s.Update(t.Context(), "session:v", func(old []byte) ([]byte, time.Duration, error) {
+			require.True(t, bytes.Equal(value, old), name)
+			require.NotNil(t, old, "a value of no bytes is not an absent one")
+			return value, time.Hour, nil
+		})
+		require.NoError(t, err, name)
+		found, err = s.Get(t.Context(), "session:v")
+		require.NoError(t, err, name)
+		require.True(t, bytes.Equal(value, found), name)
+	}
+}
+
+func testCallerKeepsBytes(t *testing.T, s session.Store) {
+	value := []byte("value")
+	require.NoError(t, s.Put(t.Context(), "session:a", value, time.Hour))
+	value[0] = 'X'
+	require.Equal(t, "value", get(t, s, "session:a"))
+
+	found, err := s.Get(t.Context(), "session:a")
+	require.NoError(t, err)
+	found[0] = 'X'
+	_ = append(found, "more"...)
+	require.Equal(t, "value", get(t, s, "session:a"))
+
+	updated := []byte("updated")
+	require.NoError(t, s.Update(t.Context(), "session:a", func(old []byte) ([]byte, time.Duration, error) {
+		old[0] = 'X'
+		return updated, time.Hour, nil
+	}))
+	updated[0] = 'X'
+	require.Equal(t, "updated", get(t, s, "session:a"))
+
+	refused := errors.New("refused")
+	require.ErrorIs(t, s.Update(t.Context(), "session:a", func(old []byte) ([]byte, time.Duration, error) {
+		old[0] = 'X'
+		return nil, 0, refused
+	}), refused)
+	require.Equal(t, "updated", get(t, s, "session:a"))
+}
+
+func testDelete(t *testing.T, s session.Store) {
+	require.NoError(t, s.Delete(t.Context(), never))
+	put(t, s, "session:a", "one")
+	put(t, s, "session:ab", "two")
+	require.NoError(t, s.Delete(t.Context(), "session:a"))
+	requireAbsent(t, s, "session:a")
+	require.Equal(t, "two", get(t, s, "session:ab"))
+	require.NoError(t, s.Delete(t.Context(), "session:a"))
+	put(t, s, "session:a", "again")
+	require.Equal(t, "again", get(t, s, "session:a"))
+}
+
+func testTTL(t *testing.T, s session.Store) {
+	const key = "session:a"
+	require.Error(t, s.Put(t.Context(), key, []byte("v"), -time.Second))
+	requireAbsent(t, s, key)
+	require.Error(t, s.Update(t.Context(), key, func([]byte) ([]byte, time.Duration, error) {
+		return []byte("v"), -time.Nanosecond, nil
+	}))
+	requireAbsent(t, s, key)
+
+	for _, ttl := range []time.Duration{time.Nanosecond, time.Microsecond, time.Millisecond} {
+		require.NoError(t, s.Put(t.Context(), "session:short", []byte("v"), ttl))
+		require.NoError(t, s.Update(t.Context(), "session:short", func([]byte) ([]byte, time.Duration, error) {
+			return []byte("v"), ttl, nil
+		}))
+	}
+	for _, ttl := range []time.Duration{0, time.Hour, 400 * 24 * time.Hour, math.MaxInt64} {
+		require.NoError(t, s.Put(t.Context(), key, []byte(ttl.String()), ttl))
+		require.Equal(t, ttl.String(), get(t, s, key))
+	}
+
+	// The ttl of the last write counts, not that of the first.
+	require.NoError(t, s.Put(t.Context(), key, []byte("v"), time.Nanosecond))
+	require.NoError(t, s.Put(t.Context(), key, []byte("w"), 0))
+	require.Equal(t, "w", get(t, s, key))
+}
+
+// testTTLNotEarly can only fail for a reason: on a slow machine it sees less,
+// and nothing wrong.
+func testTTLNotEarly(t *testing.T, s session.Store) {
+	const ttl = 1100 * time.Millisecond
+	writes := map[string]func(key string) error{
+		"put": func(key string) error { return s.Put(t.Context(), key, []byte("v"), ttl) },
+		"update": func(key string) error {
+			return s.Update(t.Context(), key, func([]byte) ([]byte, time.Duration, error) {
+				return []byte("v"), ttl, nil
+			})
+		},
+	}
+	pace := time.NewTicker(2 * time.Millisecond)
+	defer pace.Stop()
+	for name, write := range writes {
+		begin := time.Now()
+		require.NoError(t, write("session:"+name))
+		for time.Since(begin) < ttl {
+			_, err := s.Get(t.Context(), "session:"+name)
+			if errors.Is(err, session.ErrNotFound) {
+				require.GreaterOrEqual(t, time.Since(begin), ttl, "%s: the value vanished before its ttl", name)
+				break
+			}
+			require.NoError(t, err)
+			<-pace.C
+		}
+	}
+}
+
+func testUpdate(t *testing.T, s session.Store) {
+	const key = "user:a"
+	keep := func(value string) session.ChangeFunc {
+		return func([]byte) ([]byte, time.Duration, error) { return []byte(value), time.Hour, nil }
+	}
+	sees := func(want []byte) session.ChangeFunc {
+		return func(old []byte) ([]byte, time.Duration, error) {
+			require.Equal(t, want, old)
+			return old, 0, nil
+		}
+	}
+	remove := func([]byte) ([]byte, time.Duration, error) { return nil, 0, nil }
+
+	require.NoError(t, s.Update(t.Context(), key, sees(nil)))
+	requireAbsent(t, s, key)
+	require.NoError(t, s.Update(t.Context(), key, keep("one")))
+	require.NoError(t, s.Update(t.Context(), key, sees([]byte("one"))))
+	require.NoError(t, s.Update(t.Context(), key, keep("two")))
+	require.Equal(t, "two", get(t, s, key))
+	require.NoError(t, s.Update(t.Context(), key, remove))
+	requireAbsent(t, s, key)
+	require.NoError(t, s.Update(t.Context(), key, remove))
+	requireAbsent(t, s, key)
+
+	put(t, s, key, "kept")
+	refused := errors.New("refused")
+	err := s.Update(t.Context(), key, func([]byte) ([]byte, time.Duration, error) {
+		return []byte("ignored"), 0, refused
+	})
+	require.Same(t, refused, err, "the error of change comes back unchanged")
+	require.Equal(t, "kept", get(t, s, key))
+}
+
+func testEndedContext(t *testing.T, s session.Store) {
+	put(t, s, "session:a", "value")
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	expired, cancel := context.WithTimeout(t.Context(), -time.Second)
+	defer cancel()
+	for name, ctx := range map[string]context.Context{"cancelled": cancelled, "expired": expired} {
+		for op, err := range callAll(ctx, s) {
+			require.Error(t, err, "%s with a %s context", op, name)
+			require.NotErrorIs(t, err, session.ErrNotFound, "%s with a %s context", op, name)
+		}
+	}
+	// The next caller is not affected.
+	require.Equal(t, "value", get(t, s, "session:a"))
+}
+
+// canary is a value that no error may show.
+const canary = "canary-value-7f1b"
+
+// callAll calls every method that takes a context, optional ones too.
+func callAll(ctx context.Context, s session.Store) map[string]error {
+	errs := make(map[string]error)
+	_, errs["get"] = s.Get(ctx, "session:a")
+	_, errs["get absent"] = s.Get(ctx, never)
+	errs["put"] = s.Put(ctx, "session:b", []byte(canary), time.Hour)
+	errs["delete"] = s.Delete(ctx, "session:b")
+	errs["update"] = s.Update(ctx, "session:b", func([]byte) ([]byte, time.Duration, error) {
+		return []byte(canary), time.Hour, nil
+	})
+	if syncer, ok := s.(session.Syncer); ok {
+		errs["sync"] = syncer.Sync(ctx)
+	}
+	if pinger, ok := s.(session.Pinger); ok {
+		errs["ping"] = pinger.Ping(ctx)
+	}
+	if counter, ok := s.(session.Counter); ok {
+		_, errs["count"] = counter.Count(ctx, "session:")
+	}
+	if scanner, ok := s.(session.Scanner); ok {
+		errs["scan"] = scanner.Scan(ctx, "session:", func(string, []byte, time.Duration) error { return nil })
+	}
+	if backuper, ok := s.(session.Backuper); ok {
+		errs["backup"] = backuper.Backup(ctx, new(bytes.Buffer))
+	}
+	return errs
+}
+
+func testClosed(t *testing.T, s session.Store) {
+	put(t, s, "session:a", canary)
+	require.NoError(t, s.Close())
+	for op, err := range callAll(t.Context(), s) {
+		require.ErrorIs(t, err, session.ErrClosed, op)
+		require.NotErrorIs(t, err, session.ErrNotFound, op)
+		require.NotContains(t, err.Error(), canary, op)
+	}
+	require.NoError(t, s.Close(), "closing twice")
+}
+
+func testReopen(t *testing.T, s session.Store, reopen func() session.Store) {
+	for i := range 100 {
+		require.NoError(t, s.Put(t.Context(), fmt.Sprintf("session:%d", i), fmt.Appendf(nil, "value %d", i), time.Hour))
+	}
+	put(t, s, "meta", "kept")
+	require.NoError(t, s.Delete(t.Context(), "session:7"))
+	require.NoError(t, s.Close())
+
+	s = reopen()
+	for i := range 100 {
+		key := fmt.Sprintf("session:%d", i)
+		if i == 7 {
+			requireAbsent(t, s, key)
+			continue
+		}
+		require.Equal(t, fmt.Sprintf("value %d", i), get(t, s, key))
+	}
+	require.Equal(t, "kept", get(t, s, "meta"))
+	put(t, s, "meta", "changed")
+	require.NoError(t, s.Close())
+
+	s = reopen()
+	require.Equal(t, "changed", get(t, s, "meta"))
+	require.NoError(t, s.Close())
+}
