@@ -1,0 +1,45 @@
+# wxgate: `make test` is all that a change needs; `.ci/run` calls it and more.
+
+GOTESTSUM     := go run gotest.tools/gotestsum@v1.13.0
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME      ?= 1m
+
+.PHONY: build test race fuzz lint bench cross setup
+
+# The binary with the standard modules and wxgate: .build/wxgate
+build:
+	go build -o .build/wxgate ./caddy-build
+
+# Every test there is, against the real binary, Badger on disk and a real Redis.
+test: setup build
+	$(GOTESTSUM) --format pkgname -- -count=1 -timeout 20m ./...
+	node --test docs/miniprogram/test/
+
+# The same under the race detector; the gateway that the tests start, too.
+race: setup
+	$(GOTESTSUM) --format pkgname -- -race -count=1 -timeout 40m ./...
+
+# Each fuzz target for FUZZTIME; `make test` runs what they found before.
+fuzz:
+	.ci/fuzz $(FUZZTIME)
+
+lint:
+	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	go install $(GOLANGCI_LINT)
+	"$$(go env GOPATH)/bin/golangci-lint" run ./...
+
+# The load comparison of docs/performance.md.
+bench: build
+	go run ./caddy-build/bench
+
+# Does it build where it is installed?
+cross:
+	for target in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
+		echo "$$target"; \
+		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -o /dev/null ./caddy-build || exit 1; \
+	done
+
+# What the tests run besides Go.
+setup:
+	.ci/setup

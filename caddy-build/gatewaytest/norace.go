@@ -1,0 +1,7 @@
+//go:build !race
+
+package gatewaytest
+
+const raceSuffix = ""
+
+var raceFlags []string

@@ -1,0 +1,168 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/wechat"
+)
+
+// What the gateway itself refuses, before anybody is asked.
+var (
+	errMethod         = errors.New("method not allowed")
+	errMissingSession = errors.New("no session token")
+	errBodyTooLarge   = errors.New("body too large")
+	errMediaType      = errors.New("media type is neither JSON nor a form")
+	errCodeSeen       = errors.New("this gateway has seen the code")
+)
+
+// badRequest is what a client can mend; its text is the message.
+type badRequest string
+
+func (e badRequest) Error() string { return string(e) }
+
+// tooManyLogins says that a client address is over login_rate.
+type tooManyLogins struct{ retryAfter time.Duration }
+
+func (tooManyLogins) Error() string { return "too many logins from one address" }
+
+// answer is an error as the client sees it.
+type answer struct {
+	status     int
+	name       string
+	message    string
+	errcode    *int64
+	retryAfter time.Duration
+}
+
+// storeRetryAfter is what clients are told when the store cannot answer: such
+// outages last seconds, and everyone coming back at once must be avoided.
+const storeRetryAfter = 2 * time.Second
+
+// toAnswer is the one place where errors become HTTP. What it does not know is
+// trouble with the store: an outage is never "no session".
+func toAnswer(err error) answer {
+	var (
+		bad  badRequest
+		rate tooManyLogins
+		wx   *wechat.Error
+	)
+	switch {
+	case errors.As(err, &bad):
+		return answer{status: http.StatusBadRequest, name: "bad_request", message: string(bad)}
+	case errors.As(err, &rate):
+		return answer{status: http.StatusTooManyRequests, name: "rate_limited", message: "too many logins from this address", retryAfter: rate.retryAfter}
+	case errors.As(err, &wx):
+		return wechatAnswer(wx)
+	case errors.Is(err, errMethod):
+		return answer{status: http.StatusMethodNotAllowed, name: "method_not_allowed", message: "this method is not allowed here"}
+	case errors.Is(err, errBodyTooLarge):
+		return answer{status: http.StatusRequestEntityTooLarge, name: "body_too_large", message: "the body is too large"}
+	case errors.Is(err, errMediaType):
+		return answer{status: http.StatusUnsupportedMediaType, name: "unsupported_media_type", message: "send application/json or application/x-www-form-urlencoded"}
+	case errors.Is(err, errCodeSeen):
+		return answer{status: http.StatusUnauthorized, name: "code_used", message: "the code has been used; call wx.login again"}
+	case errors.Is(err, errMissingSession):
+		return answer{status: http.StatusUnauthorized, name: "missing_session", message: "log in first"}
+	case errors.Is(err, session.ErrInvalid):
+		return answer{status: http.StatusUnauthorized, name: "invalid_session", message: "the session is not valid; log in again"}
+	case errors.Is(err, context.Canceled):
+		// Nobody is there to read it; nginx's number for that.
+		return answer{status: 499, name: "canceled", message: "the client is gone"}
+	case errors.Is(err, errOpenDataRejected):
+		return answer{status: http.StatusConflict, name: "open_data_rejected", message: "the open data does not verify; log in again and ask the user again"}
+	default:
+		return answer{status: http.StatusServiceUnavailable, name: "store_unavailable", message: "sessions are not available; try again soon", retryAfter: storeRetryAfter}
+	}
+}
+
+func wechatAnswer(err *wechat.Error) answer {
+	a := answer{retryAfter: err.RetryAfter, name: string(err.Kind)}
+	if err.HasErrcode {
+		a.errcode = &err.Errcode
+	}
+	switch err.Kind {
+	case wechat.BadRequest:
+		a.status, a.message = http.StatusBadRequest, "the code or the appid is not valid"
+	case wechat.MockCode:
+		a.status, a.name = http.StatusBadRequest, "bad_request"
+		a.message = "this code is the developer tools' mock: open the project with a real appid"
+	case wechat.InvalidCode:
+		a.status, a.message = http.StatusUnauthorized, "the code is invalid or expired; call wx.login again"
+	case wechat.CodeUsed:
+		a.status, a.message = http.StatusUnauthorized, "the code has been used; call wx.login again"
+	case wechat.UserBlocked:
+		a.status, a.message = http.StatusForbidden, "WeChat has blocked this user"
+	case wechat.RateLimited:
+		a.status, a.message = http.StatusTooManyRequests, "too many logins of this user"
+	case wechat.RejectedGateway:
+		a.status, a.message = http.StatusBadGateway, "WeChat rejects this gateway; its operator has to mend it"
+	case wechat.Timeout:
+		a.status, a.message = http.StatusGatewayTimeout, "WeChat did not answer in time"
+	case wechat.Busy, wechat.Canceled:
+		a.status, a.name, a.message = http.StatusServiceUnavailable, string(wechat.Busy), "WeChat is busy; try again soon"
+	default:
+		a.status, a.name, a.message = http.StatusBadGateway, string(wechat.BadReply), "WeChat's answer could not be used"
+	}
+	// A client that is told to come back is told when.
+	if a.retryAfter <= 0 && (a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests) {
+		a.retryAfter = time.Second
+	}
+	return a
+}
+
+// fail answers a request with an error and counts and logs it.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) error {
+	a := toAnswer(err)
+	if c := h.app.logger.Check(zapcore.DebugLevel, "request rejected"); c != nil {
+		c.Write(zap.String("result", a.name), zap.Int("status", a.status), zap.String("client_ip", clientIP(r)))
+	}
+	if a.status == http.StatusMethodNotAllowed && (r.URL.Path == h.Login || r.URL.Path == h.Logout) {
+		w.Header().Set("Allow", http.MethodPost)
+	}
+	if a.name == "store_unavailable" {
+		h.app.storeTrouble(err)
+	}
+	return writeAnswer(w, a)
+}
+
+func writeAnswer(w http.ResponseWriter, a answer) error {
+	header := w.Header()
+	if a.status == http.StatusUnauthorized {
+		header.Set("WWW-Authenticate", `WxSession realm="wxgate"`)
+	}
+	if a.retryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(a.retryAfter.Seconds()))))
+	}
+	return writeJSON(w, a.status, struct {
+		Error   string `json:"error"`
+		Message string `json:"message"`
+		Errcode *int64 `json:"errcode,omitempty"`
+	}{a.name, a.message, a.errcode})
+}
+
+// writeJSON answers with a body that no cache may keep.
+func writeJSON(w http.ResponseWriter, status int, body any) error {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encoding answer: %w", err)
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Length", strconv.Itoa(len(encoded)))
+	w.WriteHeader(status)
+	// The client may be gone; there is nobody left to tell.
+	_, _ = w.Write(encoded)
+	return nil
+}

@@ -1,0 +1,306 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/wechat"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+}
+
+// App holds what all sites of one Caddy share: the mini programs and their
+// secrets, how WeChat is called, how long sessions last and where they are
+// kept. It is the global option `wxgate` of the Caddyfile.
+type App struct {
+	// The mini programs that users may log in to; at least one.
+	MiniPrograms []MiniProgram `json:"miniprogram,omitempty"`
+
+	// The base URL of WeChat's API. It must be https unless it is on loopback,
+	// because the app secret travels in the query. Default: https://api.weixin.qq.com
+	WeChatAPI string `json:"wechat_api,omitempty"`
+
+	// The URL of a proxy on the way to WeChat. The proxy of the environment
+	// is not used. Default: none
+	WeChatProxy string `json:"wechat_proxy,omitempty"`
+
+	// How long one exchange with WeChat may take as a whole: waiting for a
+	// free slot, the call, and the one retry that WeChat asks for. Default: 5s
+	ExchangeTimeout caddy.Duration `json:"exchange_timeout,omitempty"`
+
+	// How many calls to WeChat may be in flight. More logins wait, for at most
+	// exchange_timeout, and are then answered 503. Default: 64
+	ExchangeConcurrency int `json:"exchange_concurrency,omitempty"`
+
+	// How often one client address may log in. Carriers put many users behind
+	// one address, so be generous. Default: 600 in 1m
+	LoginRate *LoginRate `json:"login_rate,omitempty"`
+
+	// Keys of 32 bytes, in base64, that seal every record of the store. The
+	// first seals, all of them open; so `new old` rotates. Default: a key file
+	// in Caddy's data directory, made on the first start (badger only; with
+	// redis all nodes share the key, so it must be given). Whoever loses the
+	// key loses all sessions.
+	EncryptionKeys []string `json:"encryption_key,omitempty"`
+
+	// How long sessions last.
+	Session *SessionPolicy `json:"session,omitempty"`
+
+	// Where sessions are kept: a module of the namespace `wxgate.stores`.
+	// Default: badger in Caddy's data directory.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=wxgate.stores inline_key=module"`
+
+	logger  *zap.Logger
+	metrics *metrics
+	wechat  *wechat.Client
+	logins  *exchange
+	limit   *loginRate
+	module  StoreModule
+	keys    [][]byte
+	keyFile string // where the key is made on first start; empty if it is configured
+	events  *loginEvents
+	trouble rate.Sometimes
+
+	// The store is opened by the first that needs it; see sessions.
+	opening singleflight.Group
+	manager atomic.Pointer[session.Manager]
+	logSalt []byte       // of the users' names in logs; set before manager
+	mu      sync.Mutex   // guards the two below
+	shared  *sharedStore // what to give back; nil if nothing was taken
+	closed  bool
+}
+
+// MiniProgram is one mini program and its secret.
+type MiniProgram struct {
+	// The AppID: wx and 16 hex digits.
+	AppID string `json:"appid"`
+
+	// The AppSecret. Write it as {env.NAME} or {file./path}; a secret that is
+	// written out is visible in Caddy's /config and autosave.json.
+	Secret string `json:"secret"`
+
+	// The secret before the last change. It is tried only when WeChat answers
+	// that the first one is wrong (40125). Default: none
+	OldSecret string `json:"old_secret,omitempty"`
+}
+
+// SessionPolicy says how long sessions last.
+type SessionPolicy struct {
+	// A session that is not used for so long ends. Default: 72h
+	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
+
+	// A session ends this long after its login, however much it is used.
+	// Default: 30d
+	Lifetime caddy.Duration `json:"lifetime,omitempty"`
+
+	// How many sessions one user may have; one more login ends the oldest.
+	// 0 means no limit: a user's record then grows with every login until the
+	// sessions expire. Default: 10
+	MaxPerUser *int `json:"max_per_user,omitempty"`
+}
+
+// Defaults of the contract.
+const (
+	defaultWeChatAPI           = "https://api.weixin.qq.com"
+	defaultExchangeTimeout     = 5 * time.Second
+	defaultExchangeConcurrency = 64
+	defaultIdleTimeout         = 72 * time.Hour
+	defaultLifetime            = 30 * 24 * time.Hour
+	defaultMaxPerUser          = 10
+)
+
+var appIDPattern = regexp.MustCompile(`^wx[0-9a-f]{16}$`)
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "wxgate",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision checks the whole configuration and prepares everything but the
+// store: `caddy validate` runs beside a gateway that has the store open.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	a.trouble = rate.Sometimes{First: 1, Interval: troubleInterval}
+	var err error
+	if a.metrics, err = registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("wxgate: registering metrics: %w", err)
+	}
+	a.setDefaults()
+	if err := a.check(); err != nil {
+		return err
+	}
+	secrets, err := a.resolveSecrets()
+	if err != nil {
+		return err
+	}
+	if err := a.loadStoreModule(ctx); err != nil {
+		return err
+	}
+	if err := a.resolveKeys(); err != nil {
+		return err
+	}
+	a.wechat, err = wechat.NewClient(wechat.Config{
+		BaseURL:      a.WeChatAPI,
+		ProxyURL:     a.WeChatProxy,
+		Timeout:      time.Duration(a.ExchangeTimeout),
+		Concurrency:  a.ExchangeConcurrency,
+		MiniPrograms: secrets,
+	})
+	if err != nil {
+		return fmt.Errorf("wxgate: preparing the WeChat client: %w", err)
+	}
+	a.logins = newExchange(a)
+	a.limit = newLoginRate(a.LoginRate)
+	a.events, err = newLoginEvents(ctx)
+	return err
+}
+
+func (a *App) setDefaults() {
+	if a.WeChatAPI == "" {
+		a.WeChatAPI = defaultWeChatAPI
+	}
+	if a.ExchangeTimeout == 0 {
+		a.ExchangeTimeout = caddy.Duration(defaultExchangeTimeout)
+	}
+	if a.ExchangeConcurrency == 0 {
+		a.ExchangeConcurrency = defaultExchangeConcurrency
+	}
+	if a.LoginRate == nil {
+		a.LoginRate = &LoginRate{Events: defaultLoginEvents, Window: caddy.Duration(defaultLoginWindow)}
+	}
+	if a.Session == nil {
+		a.Session = new(SessionPolicy)
+	}
+	if a.Session.IdleTimeout == 0 {
+		a.Session.IdleTimeout = caddy.Duration(defaultIdleTimeout)
+	}
+	if a.Session.Lifetime == 0 {
+		a.Session.Lifetime = caddy.Duration(defaultLifetime)
+	}
+	if a.Session.MaxPerUser == nil {
+		n := defaultMaxPerUser
+		a.Session.MaxPerUser = &n
+	}
+}
+
+// check judges every option that can be judged without looking elsewhere. The
+// Caddyfile parser uses the same functions, so that its errors name the line.
+func (a *App) check() error {
+	if len(a.MiniPrograms) == 0 {
+		return errors.New("wxgate: no mini program is configured: add `wxgate { miniprogram <appid> {env.WX_SECRET} }` to the global options")
+	}
+	seen := make(map[string]bool)
+	for _, mp := range a.MiniPrograms {
+		if err := checkAppID(mp.AppID); err != nil {
+			return fmt.Errorf("wxgate: miniprogram: %w", err)
+		}
+		if seen[mp.AppID] {
+			return fmt.Errorf("wxgate: miniprogram %s is declared twice", mp.AppID)
+		}
+		seen[mp.AppID] = true
+		if mp.Secret == "" {
+			return fmt.Errorf("wxgate: miniprogram %s: the secret is empty", mp.AppID)
+		}
+	}
+	if err := wechat.ValidateBaseURL(a.WeChatAPI); err != nil {
+		return fmt.Errorf("wxgate: wechat_api: %w", err)
+	}
+	if a.WeChatProxy != "" {
+		if err := wechat.ValidateProxyURL(a.WeChatProxy); err != nil {
+			return fmt.Errorf("wxgate: wechat_proxy: %w", err)
+		}
+	}
+	if a.ExchangeTimeout < 0 {
+		return errors.New("wxgate: exchange_timeout must be positive")
+	}
+	if a.ExchangeConcurrency < 0 {
+		return errors.New("wxgate: exchange_concurrency must be at least 1")
+	}
+	if err := a.LoginRate.check(); err != nil {
+		return fmt.Errorf("wxgate: login_rate: %w", err)
+	}
+	if a.Session.IdleTimeout < 0 || a.Session.Lifetime < 0 {
+		return errors.New("wxgate: session: idle_timeout and lifetime must be positive")
+	}
+	if *a.Session.MaxPerUser < 0 {
+		return errors.New("wxgate: session: max_per_user must be 0 (no limit) or more")
+	}
+	return nil
+}
+
+func checkAppID(appID string) error {
+	if !appIDPattern.MatchString(appID) {
+		return fmt.Errorf("%q is not an appid: it is wx and 16 hex digits", appID)
+	}
+	return nil
+}
+
+// Start opens the store, so that a store that cannot be opened keeps the whole
+// configuration from starting.
+func (a *App) Start() error {
+	_, err := a.sessions()
+	return err
+}
+
+// Stop does nothing: requests of this configuration may still run, and Cleanup
+// gives back what they use.
+func (*App) Stop() error { return nil }
+
+// Cleanup gives the store back, if it was taken. Caddy calls it after a failed
+// Provision too.
+func (a *App) Cleanup() error {
+	if a.limit != nil {
+		a.limit.close()
+	}
+	if a.logins != nil {
+		a.logins.close()
+	}
+	if a.wechat != nil {
+		a.wechat.Close()
+	}
+	return a.closeStore()
+}
+
+// troubleInterval keeps an outage, which every request meets, from flooding the
+// log: it is told at once and then as often as this.
+const troubleInterval = 10 * time.Second
+
+// storeTrouble logs that the store cannot answer.
+func (a *App) storeTrouble(err error) {
+	a.trouble.Do(func() {
+		a.logger.Error("session store is not available; requests are answered 503", zap.Error(err))
+	})
+}
+
+// miniProgram reports whether appID is declared.
+func (a *App) miniProgram(appID string) bool {
+	for _, mp := range a.MiniPrograms {
+		if mp.AppID == appID {
+			return true
+		}
+	}
+	return false
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

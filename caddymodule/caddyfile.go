@@ -1,0 +1,363 @@
+package caddymodule
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/wxgate/wxgate/caddymodule/wechat"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("wxgate", parseGlobal)
+	httpcaddyfile.RegisterHandlerDirective("wxgate", parseSite)
+	// Before everything that serves content or proxies. redir and rewrite
+	// come earlier, so the path that is judged is the one that goes on.
+	httpcaddyfile.RegisterDirectiveOrder("wxgate", httpcaddyfile.Before, "basic_auth")
+}
+
+// parseGlobal reads the global option; see App for what each line means.
+//
+//	wxgate {
+//		miniprogram <appid> <secret> [<old secret>]
+//		wechat_api <url>
+//		wechat_proxy <url>
+//		exchange_timeout <duration>
+//		exchange_concurrency <n>
+//		login_rate <events> <window> | off
+//		encryption_key <base64 of 32 bytes>...
+//		session {
+//			idle_timeout <duration>
+//			lifetime <duration>
+//			max_per_user <n>
+//		}
+//		store <module> ...
+//	}
+func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
+	d.Next() // the option's name
+	if existing != nil {
+		return nil, d.Err("wxgate is configured twice: put everything into one block")
+	}
+	if d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	a := new(App)
+	err := block(d, options{
+		"wechat_api": func() (err error) {
+			a.WeChatAPI, err = checkedArg(d, wechat.ValidateBaseURL)
+			return err
+		},
+		"wechat_proxy": func() (err error) {
+			a.WeChatProxy, err = checkedArg(d, wechat.ValidateProxyURL)
+			return err
+		},
+		"exchange_timeout":     func() (err error) { a.ExchangeTimeout, err = durationArg(d); return err },
+		"exchange_concurrency": func() (err error) { a.ExchangeConcurrency, err = countArg(d, 1); return err },
+		"login_rate":           func() (err error) { a.LoginRate, err = parseLoginRate(d); return err },
+		"encryption_key": func() error {
+			a.EncryptionKeys = d.RemainingArgs()
+			if len(a.EncryptionKeys) == 0 {
+				return d.ArgErr()
+			}
+			return nil
+		},
+		"session": func() (err error) { a.Session, err = parseSessionPolicy(d); return err },
+		"store":   func() (err error) { a.StoreRaw, err = parseStore(d); return err },
+		"*miniprogram": func() error {
+			mp, err := parseMiniProgram(d)
+			a.MiniPrograms = append(a.MiniPrograms, mp)
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return httpcaddyfile.App{Name: "wxgate", Value: caddyconfig.JSON(a, nil)}, nil
+}
+
+func parseMiniProgram(d *caddyfile.Dispenser) (MiniProgram, error) {
+	args := d.RemainingArgs()
+	if len(args) < 2 || len(args) > 3 {
+		return MiniProgram{}, d.Errf("miniprogram takes <appid> <secret> [<old secret>], not %d arguments", len(args))
+	}
+	mp := MiniProgram{AppID: args[0], Secret: args[1]}
+	if err := checkAppID(mp.AppID); err != nil {
+		return mp, d.WrapErr(err)
+	}
+	if mp.Secret == "" {
+		return mp, d.Errf("the secret of %s is empty", mp.AppID)
+	}
+	if len(args) == 3 {
+		mp.OldSecret = args[2]
+		if mp.OldSecret == "" {
+			return mp, d.Errf("the old secret of %s is empty", mp.AppID)
+		}
+	}
+	return mp, nil
+}
+
+func parseLoginRate(d *caddyfile.Dispenser) (*LoginRate, error) {
+	args := d.RemainingArgs()
+	if len(args) == 1 && args[0] == "off" {
+		return &LoginRate{Off: true}, nil
+	}
+	if len(args) != 2 {
+		return nil, d.Err("login_rate takes <events> <window>, such as `600 1m`, or off")
+	}
+	events, err := strconv.Atoi(args[0])
+	if err != nil || events < 1 {
+		return nil, d.Errf("login_rate: %q is not a number of 1 or more", args[0])
+	}
+	window, err := caddy.ParseDuration(args[1])
+	if err != nil || window <= 0 {
+		return nil, d.Errf("login_rate: %q is not a duration such as 1m", args[1])
+	}
+	return &LoginRate{Events: events, Window: caddy.Duration(window)}, nil
+}
+
+func parseSessionPolicy(d *caddyfile.Dispenser) (*SessionPolicy, error) {
+	if d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	p := new(SessionPolicy)
+	return p, block(d, options{
+		"idle_timeout": func() (err error) { p.IdleTimeout, err = durationArg(d); return err },
+		"lifetime":     func() (err error) { p.Lifetime, err = durationArg(d); return err },
+		"max_per_user": func() error {
+			n, err := countArg(d, 0)
+			p.MaxPerUser = &n
+			return err
+		},
+	})
+}
+
+func parseStore(d *caddyfile.Dispenser) ([]byte, error) {
+	if !d.NextArg() {
+		return nil, d.Err("store takes the name of a store module: badger or redis")
+	}
+	name := d.Val()
+	id := "wxgate.stores." + name
+	if _, err := caddy.GetModule(id); err != nil {
+		return nil, d.Errf("there is no session store %q: use badger, redis, or a store module of another build", name)
+	}
+	unm, err := caddyfile.UnmarshalModule(d, id)
+	if err != nil {
+		return nil, err
+	}
+	module, ok := unm.(StoreModule)
+	if !ok {
+		return nil, d.Errf("module %s is not a session store", id)
+	}
+	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
+}
+
+// parseSite reads the directive; see Handler for what each line means.
+//
+//	wxgate [<matcher>] {
+//		login <path>
+//		logout <path>
+//		token_from <source>...
+//		inject <field> <header>
+//		inject wx_cloud
+//		public <path>...
+//		miniprograms <appid>...
+//		forward_token
+//		recheck <duration>
+//		health <path>
+//		open_data <path>... {
+//			max_age <duration>
+//		}
+//	}
+func parseSite(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h := new(Handler)
+	err := h.UnmarshalCaddyfile(helper.Dispenser)
+	return h, err
+}
+
+// UnmarshalCaddyfile reads the site directive; its grammar stands at parseSite.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return block(d, options{
+		"login":         func() (err error) { h.Login, err = checkedArg(d, checkPath); return err },
+		"logout":        func() (err error) { h.Logout, err = checkedArg(d, checkPath); return err },
+		"health":        func() (err error) { h.Health, err = checkedArg(d, checkPath); return err },
+		"token_from":    func() (err error) { h.TokenFrom, err = checkedArgs(d, checkTokenSource); return err },
+		"miniprograms":  func() (err error) { h.MiniPrograms, err = checkedArgs(d, checkAppID); return err },
+		"forward_token": func() error { h.ForwardToken = true; return noArg(d) },
+		"recheck":       func() (err error) { h.Recheck, err = durationArg(d); return err },
+		"open_data":     func() (err error) { h.OpenData, err = parseOpenData(d); return err },
+		"*public": func() error {
+			paths, err := checkedArgs(d, checkPathPattern)
+			h.Public = append(h.Public, paths...)
+			return err
+		},
+		"*inject": func() error {
+			in, err := parseInject(d)
+			h.Inject = append(h.Inject, in)
+			return err
+		},
+	})
+}
+
+func parseInject(d *caddyfile.Dispenser) (Inject, error) {
+	args := d.RemainingArgs()
+	if len(args) == 1 && args[0] == fieldWXCloud {
+		return Inject{Field: fieldWXCloud}, nil
+	}
+	if len(args) != 2 {
+		return Inject{}, d.Err("inject takes <field> <header>, such as `openid X-OpenID`, or wx_cloud")
+	}
+	in := Inject{Field: args[0], Header: args[1]}
+	if err := in.check(); err != nil {
+		return in, d.WrapErr(err)
+	}
+	return in, nil
+}
+
+func parseOpenData(d *caddyfile.Dispenser) (*OpenData, error) {
+	paths, err := checkedArgs(d, checkPathPattern)
+	if err != nil {
+		return nil, err
+	}
+	o := &OpenData{Paths: paths}
+	return o, block(d, options{
+		"max_age": func() error {
+			text, err := oneArg(d)
+			if err != nil {
+				return err
+			}
+			age, err := caddy.ParseDuration(text)
+			if err != nil || age < 0 {
+				return d.Errf("max_age: %q is not a duration such as 10m, or 0 for any age", text)
+			}
+			o.MaxAge = new(caddy.Duration)
+			*o.MaxAge = caddy.Duration(age)
+			return nil
+		},
+	})
+}
+
+// options maps the words of a block to what reads their arguments. A word that
+// may stand more than once has a star before it.
+type options map[string]func() error
+
+// block reads a block, if there is one. An unknown word, or one that stands
+// twice where that would silently drop the first, is an error.
+func block(d *caddyfile.Dispenser, opts options) error {
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		word := d.Val()
+		read, once := opts[word]
+		if !once {
+			var known bool
+			if read, known = opts["*"+word]; !known || strings.HasPrefix(word, "*") {
+				return d.Errf("unrecognized option %q", word)
+			}
+		}
+		if once && seen[word] {
+			return d.Errf("option %s stands twice", word)
+		}
+		seen[word] = true
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noArg makes sure that an option that is a single word is one.
+func noArg(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// oneArg reads the one, not empty, argument of an option.
+func oneArg(d *caddyfile.Dispenser) (string, error) {
+	word := d.Val()
+	args := d.RemainingArgs()
+	if len(args) != 1 {
+		return "", d.Errf("%s takes one argument, not %d", word, len(args))
+	}
+	if args[0] == "" {
+		return "", d.Errf("the argument of %s is empty", word)
+	}
+	return args[0], nil
+}
+
+func checkedArg(d *caddyfile.Dispenser, check func(string) error) (string, error) {
+	arg, err := oneArg(d)
+	if err != nil {
+		return "", err
+	}
+	if err := check(arg); err != nil {
+		return "", d.WrapErr(err)
+	}
+	return arg, nil
+}
+
+func checkedArgs(d *caddyfile.Dispenser, check func(string) error) ([]string, error) {
+	word := d.Val()
+	args := d.RemainingArgs()
+	if len(args) == 0 {
+		return nil, d.Errf("%s takes at least one argument", word)
+	}
+	for _, arg := range args {
+		if err := check(arg); err != nil {
+			return nil, d.WrapErr(err)
+		}
+	}
+	return args, nil
+}
+
+func durationArg(d *caddyfile.Dispenser) (caddy.Duration, error) {
+	word := d.Val()
+	text, err := oneArg(d)
+	if err != nil {
+		return 0, err
+	}
+	dur, err := caddy.ParseDuration(text)
+	if err != nil || dur < time.Millisecond {
+		return 0, d.Errf("%s: %q is not a duration of 1ms or more, such as 500ms, 72h or 30d", word, text)
+	}
+	return caddy.Duration(dur), nil
+}
+
+func countArg(d *caddyfile.Dispenser, least int) (int, error) {
+	word := d.Val()
+	text, err := oneArg(d)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < least {
+		return 0, d.Errf("%s: %q is not a number of %d or more", word, text, least)
+	}
+	return n, nil
+}
+
+func onOffArg(d *caddyfile.Dispenser) (*bool, error) {
+	word := d.Val()
+	text, err := oneArg(d)
+	if err != nil {
+		return nil, err
+	}
+	on := text == "on"
+	if !on && text != "off" {
+		return nil, d.Errf("%s takes on or off, not %q", word, text)
+	}
+	return &on, nil
+}
+
+// Interface guards
+var _ caddyfile.Unmarshaler = (*Handler)(nil)

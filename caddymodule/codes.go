@@ -1,0 +1,88 @@
+package caddymodule
+
+import (
+	"crypto/sha256"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// codeLifetime is how long WeChat accepts a code after wx.login gave it.
+const codeLifetime = 5 * time.Minute
+
+// maxCodes bounds the memory of codes: about 16 MiB at over 800 logins a second
+// for five minutes. Beyond that the oldest are forgotten, and WeChat itself
+// still refuses them.
+const maxCodes = 1 << 18
+
+// codeHash names a code of one mini program without keeping it.
+type codeHash [sha256.Size]byte
+
+func hashCode(appID, code string) codeHash {
+	// No appid holds a zero byte, so two pairs cannot make the same text.
+	return sha256.Sum256([]byte(appID + "\x00" + code))
+}
+
+// usedCodes remembers which codes were sent to WeChat, for as long as they
+// could be sent again. It outlives a reload.
+type usedCodes struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	used  map[codeHash]struct{}
+	queue []usedCode // oldest first
+}
+
+type usedCode struct {
+	hash    codeHash
+	expires time.Time
+}
+
+// codesName is where the pool keeps the one memory of codes.
+const codesName = "used codes"
+
+func takeUsedCodes() *usedCodes {
+	value, _, _ := stores.LoadOrNew(codesName, func() (caddy.Destructor, error) {
+		return newUsedCodes(time.Now), nil
+	})
+	return value.(*usedCodes)
+}
+
+func newUsedCodes(now func() time.Time) *usedCodes {
+	return &usedCodes{now: now, used: make(map[codeHash]struct{})}
+}
+
+// claim marks a code as used, and returns false if it was.
+func (c *usedCodes) claim(hash codeHash) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget()
+	if _, seen := c.used[hash]; seen {
+		return false
+	}
+	c.used[hash] = struct{}{}
+	c.queue = append(c.queue, usedCode{hash, c.now().Add(codeLifetime)})
+	return true
+}
+
+// release takes a claim back: the code did not reach WeChat.
+func (c *usedCodes) release(hash codeHash) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.used, hash)
+}
+
+// forget drops what has expired and what is too much.
+func (c *usedCodes) forget() {
+	now := c.now()
+	n := 0
+	for n < len(c.queue) && (len(c.queue)-n >= maxCodes || !now.Before(c.queue[n].expires)) {
+		delete(c.used, c.queue[n].hash)
+		n++
+	}
+	c.queue = c.queue[n:]
+}
+
+// Destruct implements caddy.Destructor.
+func (*usedCodes) Destruct() error { return nil }

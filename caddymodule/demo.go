@@ -1,0 +1,270 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	_ "embed" // the demo's page
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
+)
+
+//go:embed demo.html
+var demoPage []byte
+
+// The demo's mini program; neither is anyone's.
+const (
+	demoAppID  = "wx0123456789abcdef"
+	demoSecret = "0123456789abcdef0123456789abcdef"
+)
+
+func demoCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "demo [--listen 127.0.0.1:8080] [--dir <directory>]",
+		Short: "Runs gateway, sandbox WeChat and an echo upstream on loopback",
+		Long: `
+Runs the gateway with a sandbox that plays WeChat and an upstream that echoes
+what it received, all in this process and on loopback, and prints the curl lines
+to try. Sessions are kept in a temporary directory, or in the one that is given.
+
+It is a sandbox: whoever reaches it can log in as anyone.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().String("listen", "127.0.0.1:8080", "Loopback address to listen on")
+	cmd.Flags().String("dir", "", "Directory to keep sessions in (default: a temporary one)")
+	cmd.RunE = caddycmd.WrapCommandFuncForCobra(runDemo)
+	return cmd
+}
+
+func runDemo(fl caddycmd.Flags) (int, error) {
+	caddy.TrapSignals()
+	listen, err := demoAddress(fl.String("listen"))
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	dir, err := demoDir(fl.String("dir"))
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if err := startDemo(listen, dir); err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	printDemo(os.Stdout, "http://"+listen.String())
+	select {}
+}
+
+// demoAddress refuses every address that others could reach.
+func demoAddress(listen string) (netip.AddrPort, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("--listen takes host:port, such as 127.0.0.1:8080: %w", err)
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	address, err := netip.ParseAddrPort(net.JoinHostPort(host, port))
+	if err != nil || !address.Addr().IsLoopback() {
+		return netip.AddrPort{}, fmt.Errorf("the demo is a sandbox where anyone can log in as anyone, so it listens on loopback only, such as 127.0.0.1:8080; %q is not loopback", listen)
+	}
+	if address.Port() != 0 {
+		return address, nil
+	}
+	ln, err := net.Listen("tcp", listen)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("finding a free port: %w", err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).AddrPort(), nil
+}
+
+func demoDir(dir string) (string, error) {
+	if dir != "" {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return "", fmt.Errorf("finding the demo's directory: %w", err)
+		}
+		return abs, nil
+	}
+	tmp, err := os.MkdirTemp("", "wxgate-demo-")
+	if err != nil {
+		return "", fmt.Errorf("making the demo's directory: %w", err)
+	}
+	caddy.OnExit(func(context.Context) { _ = os.RemoveAll(tmp) })
+	return tmp, nil
+}
+
+// startDemo runs the two ends on ports of their own, and Caddy between them
+// with a configuration like that of any site.
+func startDemo(listen netip.AddrPort, dir string) error {
+	keyFile := filepath.Join(dir, "encryption.key")
+	if _, err := readOrMakeKeyFile(keyFile, errors.Is(statErr(keyFile), fs.ErrNotExist)); err != nil {
+		return err
+	}
+	sandbox := fakewechat.New(fakewechat.Config{
+		MiniPrograms: map[string]string{demoAppID: demoSecret},
+		OpenPlatform: true,
+	})
+	wechatAddr, err := serveLoopback(sandbox)
+	if err != nil {
+		return err
+	}
+	pagesAddr, err := serveLoopback(demoPages(sandbox))
+	if err != nil {
+		return err
+	}
+	echoAddr, err := serveLoopback(http.HandlerFunc(echo))
+	if err != nil {
+		return err
+	}
+	var caddyfile bytes.Buffer
+	if err := demoCaddyfile.Execute(&caddyfile, map[string]any{
+		"Host": listen.Addr(), "Port": listen.Port(), "Dir": dir, "KeyFile": keyFile,
+		"AppID": demoAppID, "Secret": demoSecret,
+		"WeChat": wechatAddr, "Pages": pagesAddr, "Echo": echoAddr,
+	}); err != nil {
+		return fmt.Errorf("writing the demo's Caddyfile: %w", err)
+	}
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(caddyfile.Bytes(), nil)
+	if err != nil {
+		return fmt.Errorf("adapting the demo's Caddyfile: %w", err)
+	}
+	return caddy.Load(config, true)
+}
+
+func statErr(path string) error {
+	_, err := os.Stat(path)
+	return err
+}
+
+var demoCaddyfile = template.Must(template.New("demo").Parse(`{
+	admin off
+	persist_config off
+	auto_https off
+	log {
+		level WARN
+		exclude wxgate
+	}
+	servers {
+		expected_underscore_headers 3rd_session
+	}
+	wxgate {
+		miniprogram {{.AppID}} {{.Secret}}
+		wechat_api http://{{.WeChat}}
+		encryption_key {file.{{.KeyFile}}}
+		store badger "{{.Dir}}/sessions"
+	}
+}
+
+http://:{{.Port}} {
+	bind {{.Host}}
+	@sandbox path / /sandbox/*
+	handle @sandbox {
+		reverse_proxy {{.Pages}}
+	}
+	handle {
+		wxgate {
+			inject openid X-OpenID
+			inject unionid X-UnionID
+		}
+		reverse_proxy {{.Echo}}
+	}
+}
+`))
+
+// serveLoopback serves on a free loopback port until the process ends.
+func serveLoopback(handler http.Handler) (net.Addr, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listening on loopback: %w", err)
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		if err := server.Serve(ln); err != nil {
+			log.Printf("demo: %v", err)
+		}
+	}()
+	return ln.Addr(), nil
+}
+
+// demoPages serves the page and what only a sandbox can give: a code without a
+// phone.
+func demoPages(sandbox *fakewechat.Server) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = w.Write(demoPage)
+	})
+	mux.HandleFunc("POST /sandbox/code", func(w http.ResponseWriter, r *http.Request) {
+		user := r.URL.Query().Get("user")
+		if user == "" {
+			user = "alice"
+		}
+		_ = writeJSON(w, http.StatusOK, map[string]string{"code": sandbox.IssueCode(demoAppID, user)})
+	})
+	mux.HandleFunc("GET /sandbox/stats", func(w http.ResponseWriter, _ *http.Request) {
+		_ = writeJSON(w, http.StatusOK, map[string]int{"calls": len(sandbox.Calls())})
+	})
+	return mux
+}
+
+// echo is an upstream that answers with what it received.
+func echo(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil {
+		http.Error(w, "reading body", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(map[string]any{
+		"method": r.Method, "path": r.URL.RequestURI(), "headers": r.Header, "body": string(body),
+	})
+}
+
+// printDemo writes the steps to try. Each line is run by a test.
+func printDemo(w io.Writer, base string) {
+	fmt.Fprint(w, strings.ReplaceAll(`wxgate demo: a sandbox, not for real users. Whoever reaches it can log in as anyone.
+wxgate 演示:这是沙箱,不要给真实用户使用。能访问它的人可以用任意身份登录。
+
+Open BASE/ in a browser, or go through it with curl:
+
+# 1. Get a code, as wx.login would on a phone (the sandbox plays WeChat)
+CODE=$(curl -s -X POST 'BASE/sandbox/code?user=alice' | sed 's/.*"code":"\([^"]*\)".*/\1/')
+
+# 2. Log in: the gateway exchanges the code and answers with a 3rd_session
+TOKEN=$(curl -s BASE/login -H 'Content-Type: application/json' -d "{\"code\":\"$CODE\"}" | sed 's/.*"3rd_session":"\([^"]*\)".*/\1/')
+
+# 3. Call with the token: the upstream receives X-OpenID and no token
+curl -s BASE/orders -H "3rd_session: $TOKEN"
+
+# 4. Call without it: 401, and the upstream sees nothing
+curl -s -i BASE/orders
+
+# 5. Log out: 204
+curl -s -i -X POST BASE/logout -H "3rd_session: $TOKEN"
+
+# 6. Call again: 401, the token is dead
+curl -s -i BASE/orders -H "3rd_session: $TOKEN"
+
+Press Ctrl+C to stop.
+`, "BASE", base))
+}

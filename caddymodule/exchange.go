@@ -1,0 +1,115 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/wechat"
+)
+
+// storeTime bounds the part of a login that comes after WeChat's answer.
+const storeTime = 10 * time.Second
+
+// exchange turns codes into sessions, each code once.
+type exchange struct {
+	app     *App
+	codes   *usedCodes
+	flights singleflight.Group
+}
+
+func newExchange(a *App) *exchange {
+	return &exchange{app: a, codes: takeUsedCodes()}
+}
+
+func (x *exchange) close() { _, _ = stores.Delete(codesName) }
+
+// login exchanges a code and makes a session. Requests that carry the same code
+// at the same time share one exchange and get the same session; later ones are
+// told that the code is used. The exchange goes on when the client that started
+// it is gone: WeChat has the code by then, and others may wait for it.
+func (x *exchange) login(ctx context.Context, appID, code string) (session.Created, error) {
+	hash := hashCode(appID, code)
+	flight := x.flights.DoChan(string(hash[:]), func() (value any, err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("logging in panicked: %v", p)
+			}
+		}()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(x.app.ExchangeTimeout)+storeTime)
+		defer cancel()
+		return x.once(ctx, appID, code, hash)
+	})
+	select {
+	case result := <-flight:
+		created, _ := result.Val.(session.Created)
+		return created, result.Err
+	case <-ctx.Done():
+		return session.Created{}, ctx.Err()
+	}
+}
+
+func (x *exchange) once(ctx context.Context, appID, code string, hash codeHash) (session.Created, error) {
+	// A code is worth a call only if its session can be kept.
+	sessions, err := x.app.sessions()
+	if err != nil {
+		return session.Created{}, err
+	}
+	if err := sessions.Room(); err != nil {
+		return session.Created{}, err
+	}
+	if !x.codes.claim(hash) {
+		return session.Created{}, errCodeSeen
+	}
+	user, err := x.ask(ctx, appID, code)
+	if err != nil {
+		if wx, ok := errors.AsType[*wechat.Error](err); ok && !wx.Sent {
+			x.codes.release(hash)
+		}
+		x.report(appID, err)
+		return session.Created{}, err
+	}
+	created, err := sessions.Create(ctx, session.Login{
+		AppID:      appID,
+		OpenID:     user.OpenID,
+		UnionID:    user.UnionID,
+		SessionKey: user.SessionKey,
+	})
+	if err != nil {
+		return session.Created{}, fmt.Errorf("keeping session: %w", err)
+	}
+	x.app.metrics.revoked(reasonCap, len(created.Ended))
+	return created, nil
+}
+
+// report logs what the operator or WeChat has to mend, once for each exchange.
+// What a client did wrong is in the line of its login.
+func (x *exchange) report(appID string, err error) {
+	wx, ok := errors.AsType[*wechat.Error](err)
+	if !ok || toAnswer(err).status < http.StatusInternalServerError {
+		return
+	}
+	x.app.logger.Error("exchange with WeChat failed",
+		zap.String("appid", appID),
+		zap.String("result", string(wx.Kind)),
+		zap.Int64("errcode", wx.Errcode),
+		zap.String("reason", wx.Reason),
+		zap.String("errmsg", wx.Errmsg),
+		zap.String("rid", wx.RID))
+}
+
+func (x *exchange) ask(ctx context.Context, appID, code string) (wechat.Code2Session, error) {
+	m := x.app.metrics
+	m.inFlight.Inc()
+	defer m.inFlight.Dec()
+	start := time.Now()
+	user, err := x.app.wechat.Code2Session(ctx, appID, code)
+	m.exchanges.WithLabelValues(appID).Observe(time.Since(start).Seconds())
+	return user, err
+}

@@ -1,0 +1,95 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+)
+
+// guard lets a request through with the identity of its session, or, on a
+// public path, without one.
+func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	s, _, err := h.authenticate(r)
+	switch {
+	case err == nil:
+		h.metrics.allowed.Inc()
+		return h.serveUser(w, r, next, s)
+	case isRefusal(err) && isPublic(h.Public, r.URL):
+		h.metrics.public.Inc()
+		h.varyByToken(w.Header())
+		return next.ServeHTTP(w, r)
+	case errors.Is(err, errMissingSession):
+		h.metrics.missing.Inc()
+	case errors.Is(err, session.ErrInvalid):
+		h.metrics.invalid.Inc()
+	default:
+		h.metrics.unavailable.Inc()
+	}
+	return h.fail(w, r, err)
+}
+
+// isRefusal tells "there is no session" from "nobody can say".
+func isRefusal(err error) bool {
+	return errors.Is(err, errMissingSession) || errors.Is(err, session.ErrInvalid)
+}
+
+// authenticate takes the token off a request and finds its session.
+func (h *Handler) authenticate(r *http.Request) (*session.Session, string, error) {
+	token, ok := h.tokens.take(r.Header)
+	if !ok {
+		return nil, "", session.ErrInvalid
+	}
+	if token == "" {
+		return nil, "", errMissingSession
+	}
+	sessions, err := h.app.sessions()
+	if err != nil {
+		return nil, "", err
+	}
+	s, err := sessions.Lookup(r.Context(), token)
+	if err != nil {
+		return nil, "", err
+	}
+	if !slices.Contains(h.apps, s.AppID) {
+		return nil, "", session.ErrInvalid
+	}
+	return s, token, nil
+}
+
+// serveUser hands a request on in the name of its user.
+func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, s *session.Session) error {
+	h.identity.write(r.Header, s)
+	setUser(r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer), s)
+	if h.OpenData != nil {
+		if err := h.openData(w, r, s); err != nil {
+			return h.fail(w, r, err)
+		}
+	}
+	response := &userResponse{ResponseWriter: w, handler: h, session: s}
+	h.open.add(response)
+	defer h.open.remove(response)
+	return next.ServeHTTP(response, r)
+}
+
+// serveHealth tells a load balancer whether this gateway can do its work.
+func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
+	if err := h.app.ready(r.Context()); err != nil {
+		return h.fail(w, r, err)
+	}
+	return writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+// ready reports whether the app has started and its store answers.
+func (a *App) ready(ctx context.Context) error {
+	sessions, err := a.sessions()
+	if err != nil {
+		return err
+	}
+	return sessions.Ping(ctx)
+}

@@ -1,0 +1,213 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// Handler is the gate of one site: it answers the login and logout paths, and
+// lets every other request through only with a live session, whose user it
+// names in a header. What several sites share is in App.
+type Handler struct {
+	// The path that takes the code of wx.login (POST). Default: /login
+	Login string `json:"login,omitempty"`
+
+	// The path that ends the session it is called with (POST). Default: /logout
+	Logout string `json:"logout,omitempty"`
+
+	// Where the token is looked for: names of headers, and `bearer` for
+	// `Authorization: Bearer`. The first that is present counts; two that
+	// differ are refused. A header with an underscore or a dot in its name
+	// must be expected by the server (expected_underscore_headers). Default:
+	// 3rd_session
+	TokenFrom []string `json:"token_from,omitempty"`
+
+	// What the upstream is told about the user, and in which headers. Headers
+	// of these names, however they are spelled, never come in from outside.
+	// Default: the openid in X-OpenID
+	Inject []Inject `json:"inject,omitempty"`
+
+	// Paths that pass without a session: `/exact`, `/prefix/*`, `*.suffix`,
+	// `*part*` or a glob. Unlike Caddy's path matcher they are case-sensitive,
+	// and a path that is not written plainly (`//`, dot segments, `;`, encoded
+	// slashes) is never public. Default: none
+	Public []string `json:"public,omitempty"`
+
+	// Which of the declared mini programs this site serves; the sessions of
+	// others are refused. Default: all
+	MiniPrograms []string `json:"miniprograms,omitempty"`
+
+	// Whether the upstream receives the token too. Whoever has the token is
+	// the user, so leave it off unless the upstream needs it. Default: off
+	ForwardToken bool `json:"forward_token,omitempty"`
+
+	// How soon an open WebSocket or stream ends after its session did.
+	// Default: 60s
+	Recheck caddy.Duration `json:"recheck,omitempty"`
+
+	// A path that answers 200 when the gateway is ready and 503 when it is
+	// not, without a session: for load balancers. Default: none
+	Health string `json:"health,omitempty"`
+
+	// Paths whose body may hold WeChat's encrypted open data. Default: none
+	OpenData *OpenData `json:"open_data,omitempty"`
+
+	app      *App
+	logger   *zap.Logger
+	metrics  *metrics
+	tokens   tokenSources
+	identity identityHeaders
+	apps     []string // the appids that this site serves
+	open     *openRequests
+}
+
+const (
+	defaultLogin   = "/login"
+	defaultLogout  = "/logout"
+	defaultToken   = "3rd_session"
+	defaultHeader  = "X-OpenID"
+	defaultRecheck = 60 * time.Second
+)
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.wxgate",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision finds the App and prepares what each request needs.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	app, err := ctx.App("wxgate")
+	if err != nil {
+		return err
+	}
+	h.app = app.(*App)
+	h.metrics = h.app.metrics
+	h.setDefaults()
+	if err := h.check(); err != nil {
+		return fmt.Errorf("wxgate: %w", err)
+	}
+	h.tokens = newTokenSources(h.TokenFrom, h.ForwardToken)
+	h.identity = newIdentityHeaders(h.Inject)
+	h.open = newOpenRequests(time.Duration(h.Recheck), h.app)
+
+	// A header that Caddy would drop is found here and not by the first user.
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return checkExpected(server, slices.Concat(h.tokens.headers, h.identity.names()))
+}
+
+func (h *Handler) setDefaults() {
+	if h.Login == "" {
+		h.Login = defaultLogin
+	}
+	if h.Logout == "" {
+		h.Logout = defaultLogout
+	}
+	if len(h.TokenFrom) == 0 {
+		h.TokenFrom = []string{defaultToken}
+	}
+	if len(h.Inject) == 0 {
+		h.Inject = []Inject{{Field: fieldOpenID, Header: defaultHeader}}
+	}
+	if h.Recheck == 0 {
+		h.Recheck = caddy.Duration(defaultRecheck)
+	}
+	h.apps = h.MiniPrograms
+	if len(h.apps) == 0 {
+		for _, mp := range h.app.MiniPrograms {
+			h.apps = append(h.apps, mp.AppID)
+		}
+	}
+	if h.OpenData != nil {
+		h.OpenData.setDefaults()
+	}
+}
+
+// check judges what the site's options say and how they go together.
+func (h *Handler) check() error {
+	paths := map[string]string{}
+	for _, p := range []struct{ option, path string }{
+		{"login", h.Login}, {"logout", h.Logout}, {"health", h.Health},
+	} {
+		if p.path == "" {
+			continue
+		}
+		if err := checkPath(p.path); err != nil {
+			return fmt.Errorf("%s: %w", p.option, err)
+		}
+		if other, taken := paths[p.path]; taken {
+			return fmt.Errorf("%s and %s are the same path %s", other, p.option, p.path)
+		}
+		paths[p.path] = p.option
+	}
+	for _, source := range h.TokenFrom {
+		if err := checkTokenSource(source); err != nil {
+			return fmt.Errorf("token_from: %w", err)
+		}
+	}
+	for _, pattern := range h.Public {
+		if err := checkPathPattern(pattern); err != nil {
+			return fmt.Errorf("public: %w", err)
+		}
+	}
+	for _, appID := range h.MiniPrograms {
+		if err := checkAppID(appID); err != nil {
+			return fmt.Errorf("miniprograms: %w", err)
+		}
+		if !h.app.miniProgram(appID) {
+			return fmt.Errorf("miniprograms: %s is not declared by a `miniprogram` line of the global options", appID)
+		}
+	}
+	if h.Recheck < 0 {
+		return errors.New("recheck must be positive")
+	}
+	if h.OpenData != nil {
+		if err := h.OpenData.check(); err != nil {
+			return fmt.Errorf("open_data: %w", err)
+		}
+	}
+	return checkInject(h.Inject, h.TokenFrom)
+}
+
+// ServeHTTP cleans the request and sends it one of the ways: login, logout,
+// health, or the guard in front of everything else.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	// First, on every path and for every outcome: an error route that runs
+	// later sees this same request.
+	h.identity.strip(r)
+
+	if !allowedMethod(r) {
+		return h.fail(w, r, errMethod)
+	}
+	switch r.URL.Path {
+	case h.Login:
+		return h.serveLogin(w, r)
+	case h.Logout:
+		return h.serveLogout(w, r)
+	case h.Health:
+		if h.Health != "" {
+			return h.serveHealth(w, r)
+		}
+	}
+	return h.guard(w, r, next)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,92 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/url"
+	"path"
+	"strings"
+)
+
+// checkPath judges a path that is compared as it stands.
+func checkPath(p string) error {
+	if !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "*?#%") || !plainPath(&url.URL{Path: p}) {
+		return fmt.Errorf("%q is not a plain path such as /login", p)
+	}
+	return nil
+}
+
+// checkPathPattern judges a pattern of matchPath.
+func checkPathPattern(pattern string) error {
+	if pattern == "" || pattern[0] != '/' && pattern[0] != '*' {
+		return fmt.Errorf("%q is not a path pattern: it begins with / or *", pattern)
+	}
+	if strings.ContainsAny(pattern, "?#%") {
+		return fmt.Errorf("%q is not a path pattern: ?, # and %% have no place in it", pattern)
+	}
+	if _, err := path.Match(pattern, "/"); err != nil {
+		return fmt.Errorf("%q is not a path pattern: %w", pattern, err)
+	}
+	return nil
+}
+
+// matchPath compares as Caddy's path matcher does, except that case counts: a
+// path that an upstream tells apart from a public one is not public.
+func matchPath(pattern, p string) bool {
+	switch {
+	case pattern == "*" || pattern == "/*":
+		return true
+	case len(pattern) > 2 && pattern[0] == '*' && pattern[len(pattern)-1] == '*' && !strings.Contains(pattern[1:len(pattern)-1], "*"):
+		return strings.Contains(p, pattern[1:len(pattern)-1])
+	case strings.Count(pattern, "*") == 1 && pattern[0] == '*':
+		return strings.HasSuffix(p, pattern[1:])
+	case strings.Count(pattern, "*") == 1 && strings.HasSuffix(pattern, "*"):
+		return strings.HasPrefix(p, pattern[:len(pattern)-1])
+	case strings.Contains(pattern, "*") || strings.Contains(pattern, "["):
+		matched, err := path.Match(pattern, p)
+		return err == nil && matched
+	default:
+		return p == pattern
+	}
+}
+
+func matchAny(patterns []string, p string) bool {
+	for _, pattern := range patterns {
+		if matchPath(pattern, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// isPublic reports whether a request may pass without a session.
+func isPublic(patterns []string, u *url.URL) bool {
+	return len(patterns) > 0 && matchAny(patterns, u.Path) && plainPath(u)
+}
+
+// plainPath reports whether a path means the same to everyone who reads it:
+// what one server takes for a public path another may clean, decode once more
+// or cut off, and serve something else.
+func plainPath(u *url.URL) bool {
+	if !strings.HasPrefix(u.Path, "/") {
+		return false
+	}
+	escaped := u.EscapedPath()
+	// The decoded path shows what is encoded once, and, where a second
+	// decoding would find something, an encoded percent sign.
+	for _, p := range []string{u.Path, strings.ToLower(escaped)} {
+		if strings.Contains(p, "//") || strings.ContainsAny(p, `;\`) {
+			return false
+		}
+		for segment := range strings.SplitSeq(p, "/") {
+			if segment == "." || segment == ".." {
+				return false
+			}
+		}
+	}
+	for _, encoded := range []string{"%2f", "%5c", "%2e", "%00", "%25", "%3b"} {
+		if strings.Contains(strings.ToLower(escaped), encoded) {
+			return false
+		}
+	}
+	return !strings.ContainsFunc(u.Path, func(r rune) bool { return r < ' ' || r == 0x7f })
+}

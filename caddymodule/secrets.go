@@ -1,0 +1,167 @@
+package caddymodule
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"unicode"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/wechat"
+)
+
+// encryptionKeySize is the length of an encryption key in bytes.
+const encryptionKeySize = 32
+
+var placeholderPattern = regexp.MustCompile(`\{[^{}]+\}`)
+
+// resolveSecret gives the value behind a placeholder such as {env.X} or
+// {file./path}. It never names the value, only the placeholder. written says
+// that the value stood in the configuration itself.
+func resolveSecret(raw string) (value string, written bool, err error) {
+	names := placeholderPattern.FindAllString(raw, -1)
+	if len(names) == 0 {
+		return raw, true, nil
+	}
+	value, err = caddy.NewReplacer().ReplaceOrErr(raw, true, true)
+	if err != nil {
+		// Caddy's own error may go on with text around the placeholder.
+		return "", false, fmt.Errorf("%s is not set, empty or not readable", strings.Join(names, " "))
+	}
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return "", false, fmt.Errorf("%s is empty", strings.Join(names, " "))
+	}
+	return value, false, nil
+}
+
+// resolveSecrets gives the mini programs with their secrets in the clear, for
+// the WeChat client alone; the configuration keeps the placeholders.
+func (a *App) resolveSecrets() ([]wechat.MiniProgram, error) {
+	var out []wechat.MiniProgram
+	for _, mp := range a.MiniPrograms {
+		secret, err := a.appSecret(mp.AppID, mp.Secret)
+		if err != nil {
+			return nil, err
+		}
+		resolved := wechat.MiniProgram{AppID: mp.AppID, Secret: secret}
+		if mp.OldSecret != "" {
+			if resolved.OldSecret, err = a.appSecret(mp.AppID, mp.OldSecret); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, resolved)
+	}
+	return out, nil
+}
+
+func (a *App) appSecret(appID, raw string) (string, error) {
+	secret, written, err := resolveSecret(raw)
+	if err != nil {
+		return "", fmt.Errorf("wxgate: miniprogram %s: secret: %w", appID, err)
+	}
+	if strings.ContainsFunc(secret, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		return "", fmt.Errorf("wxgate: miniprogram %s: the secret holds spaces or control characters", appID)
+	}
+	if written {
+		a.warnWritten("the app secret of " + appID)
+	}
+	return secret, nil
+}
+
+func (a *App) warnWritten(what string) {
+	a.logger.Warn("a secret is written out in the configuration: it is visible in the Caddyfile, at /config of the admin endpoint and in autosave.json; write it as {env.NAME} or {file./path}",
+		zap.String("secret", what))
+}
+
+// resolveKeys decodes the configured encryption keys, or decides on the key
+// file. The file is read or made only when the store opens: validating must
+// leave no trace.
+func (a *App) resolveKeys() error {
+	if len(a.EncryptionKeys) == 0 {
+		if _, shared := a.module.(SharedByNodes); shared {
+			return errors.New("wxgate: encryption_key is required with this store, because all nodes share it; make one with `openssl rand -base64 32` and give every node the same: encryption_key {env.WXGATE_KEY}")
+		}
+		a.keyFile = defaultKeyFile()
+		return nil
+	}
+	for i, raw := range a.EncryptionKeys {
+		text, written, err := resolveSecret(raw)
+		if err != nil {
+			return fmt.Errorf("wxgate: encryption_key %d: %w", i+1, err)
+		}
+		key, err := decodeKey(text)
+		if err != nil {
+			return fmt.Errorf("wxgate: encryption_key %d: %w", i+1, err)
+		}
+		if written {
+			a.warnWritten(fmt.Sprintf("encryption_key %d", i+1))
+		}
+		a.keys = append(a.keys, key)
+	}
+	return nil
+}
+
+func decodeKey(text string) ([]byte, error) {
+	key, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil || len(key) != encryptionKeySize {
+		return nil, fmt.Errorf("it must be the base64 text of %d bytes; make one with `openssl rand -base64 32`", encryptionKeySize)
+	}
+	return key, nil
+}
+
+func defaultKeyFile() string {
+	return filepath.Join(caddy.AppDataDir(), "wxgate", "encryption.key")
+}
+
+// readOrMakeKeyFile returns the key in the file at path. An absent file is made
+// only if fresh says that there is no store yet that another key has sealed.
+func readOrMakeKeyFile(path string, fresh bool) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		key, err := decodeKey(strings.TrimSpace(string(text)))
+		if err != nil {
+			return nil, fmt.Errorf("reading encryption key file %s: %w; restore the file from your backup", path, err)
+		}
+		return key, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("reading encryption key file: %w", err)
+	case !fresh:
+		return nil, fmt.Errorf("the encryption key file %s is gone, but the session store exists: restore the file from your backup, or remove the store to end all sessions", path)
+	}
+	return makeKeyFile(path)
+}
+
+// makeKeyFile writes a new key so that a crash leaves either no file or a whole
+// one, and a second process that makes one at the same time cannot win unseen.
+func makeKeyFile(path string) ([]byte, error) {
+	key := make([]byte, encryptionKeySize)
+	rand.Read(key)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("making the directory of the encryption key file: %w", err)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".encryption.key-*")
+	if err != nil {
+		return nil, fmt.Errorf("making encryption key file: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
+	err = errors.Join(err, tmp.Sync(), tmp.Close())
+	if err == nil {
+		// Link fails if the name exists, which rename would not.
+		err = os.Link(tmp.Name(), path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making encryption key file %s: %w", path, err)
+	}
+	return key, nil
+}

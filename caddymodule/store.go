@@ -1,0 +1,211 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+)
+
+// A StoreModule is a guest module of the namespace `wxgate.stores`: the
+// configuration of a session store and how to open it.
+type StoreModule interface {
+	caddy.Module
+
+	// StoreName says what Open opens, such as a directory. Configurations
+	// with the same name share one open store, so that a reload does not
+	// close it. It holds no secret.
+	StoreName() string
+
+	// StoreOptions says how Open opens it. A store that is open cannot change
+	// them: a configuration with the same name and other options is refused
+	// until Caddy is restarted. It holds no secret.
+	StoreOptions() string
+
+	// Open opens the store. It is never called while validating.
+	Open(ctx context.Context) (session.Store, error)
+}
+
+// SharedByNodes is implemented by store modules whose store several gateways
+// use at once, so that they must be given the same encryption key.
+type SharedByNodes interface {
+	SharedByNodes()
+}
+
+// Existing is implemented by store modules that can tell, without opening it,
+// that their store is there already. A key file is then never made anew.
+type Existing interface {
+	StoreExists() bool
+}
+
+// stores keeps each open store while configurations come and go: Caddy
+// provisions the new configuration before it cleans up the old one, and Badger
+// locks its directory.
+var stores = caddy.NewUsagePool()
+
+// openTimeout bounds the start of a store, which may have to replay its log.
+const openTimeout = 60 * time.Second
+
+// errNotOpen says that this configuration has ended, or not begun.
+var errNotOpen = errors.New("the session store is not open")
+
+// sharedStore is an open store in the pool.
+type sharedStore struct {
+	name, options string
+	session.Store
+}
+
+// Destruct closes the store when the last configuration has given it back. The
+// store itself waits for the calls that are under way.
+func (s *sharedStore) Destruct() error { return s.Close() }
+
+func (a *App) loadStoreModule(ctx caddy.Context) error {
+	if a.StoreRaw == nil {
+		a.StoreRaw = caddyconfig.JSONModuleObject(new(BadgerStore), "module", "badger", nil)
+	}
+	mod, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return fmt.Errorf("wxgate: loading store module: %w", err)
+	}
+	module, ok := mod.(StoreModule)
+	if !ok {
+		return fmt.Errorf("wxgate: module %T is not a session store", mod)
+	}
+	a.module = module
+	return nil
+}
+
+// sessions returns the session manager and opens the store if nobody has yet:
+// Caddy starts apps in no order, so a request may come before Start. Requests
+// that come meanwhile wait for the one attempt and share its outcome.
+func (a *App) sessions() (*session.Manager, error) {
+	if m := a.manager.Load(); m != nil {
+		return m, nil
+	}
+	_, err, _ := a.opening.Do("", func() (any, error) { return nil, a.openStore() })
+	if err != nil {
+		return nil, err
+	}
+	if m := a.manager.Load(); m != nil {
+		return m, nil
+	}
+	return nil, errNotOpen
+}
+
+func (a *App) openStore() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return errNotOpen
+	}
+	if a.manager.Load() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+
+	keys := a.keys
+	if a.keyFile != "" {
+		fresh := true
+		if e, ok := a.module.(Existing); ok {
+			fresh = !e.StoreExists()
+		}
+		key, err := readOrMakeKeyFile(a.keyFile, fresh)
+		if err != nil {
+			return fmt.Errorf("wxgate: %w", err)
+		}
+		keys = [][]byte{key}
+	}
+	salt, err := hkdf.Key(sha256.New, keys[0], nil, "wxgate users in logs", sha256.Size)
+	if err != nil {
+		return fmt.Errorf("wxgate: deriving the salt of users in logs: %w", err)
+	}
+	shared, err := takeStore(ctx, a.module)
+	if err != nil {
+		return fmt.Errorf("wxgate: opening session store: %w", err)
+	}
+	manager, err := session.NewManager(ctx, session.Config{
+		Store:       shared.Store,
+		Keys:        keys,
+		IdleTimeout: time.Duration(a.Session.IdleTimeout),
+		Lifetime:    time.Duration(a.Session.Lifetime),
+		MaxPerUser:  *a.Session.MaxPerUser,
+		Measure:     a.metrics.storeCall,
+		Report: func(event string, err error) {
+			a.logger.Error(event, zap.Error(err))
+		},
+	})
+	if err != nil {
+		_, closeErr := stores.Delete(shared.name)
+		return errors.Join(a.explainWrongKey(err), closeErr)
+	}
+	a.shared = shared
+	a.logSalt = salt
+	a.manager.Store(manager)
+	return nil
+}
+
+// explainWrongKey tells the operator where the key comes from and what to do.
+func (a *App) explainWrongKey(err error) error {
+	if !errors.Is(err, session.ErrWrongKey) {
+		return fmt.Errorf("wxgate: reading session store: %w", err)
+	}
+	if a.keyFile != "" {
+		return fmt.Errorf("wxgate: the key in %s did not seal the session store: %w; restore the key file from your backup, or remove the store to end all sessions", a.keyFile, err)
+	}
+	return fmt.Errorf("wxgate: none of the keys of encryption_key sealed the session store: %w; add the earlier key behind the new one (encryption_key NEW OLD), or remove the store to end all sessions", err)
+}
+
+// takeStore opens the store of module, or shares the one that is open.
+func takeStore(ctx context.Context, module StoreModule) (*sharedStore, error) {
+	name := module.StoreName()
+	value, _, err := stores.LoadOrNew(name, func() (_ caddy.Destructor, err error) {
+		// A panic here would leave the pool's entry locked for good.
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("opening panicked: %v", p)
+			}
+		}()
+		store, err := module.Open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &sharedStore{name: name, options: module.StoreOptions(), Store: store}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	shared := value.(*sharedStore)
+	if shared.options != module.StoreOptions() {
+		_, err := stores.Delete(name)
+		return nil, errors.Join(fmt.Errorf("%s is open with other options (%s, now %s): restart Caddy to change them", name, shared.options, module.StoreOptions()), err)
+	}
+	return shared, nil
+}
+
+// closeStore gives the store back if it was taken. The manager stays where it
+// is, for requests of this configuration that are under way: its store answers
+// them until the last configuration has given it back.
+func (a *App) closeStore() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	if a.shared == nil {
+		return nil
+	}
+	a.manager.Load().Close()
+	name := a.shared.name
+	a.shared = nil
+	if _, err := stores.Delete(name); err != nil {
+		return fmt.Errorf("wxgate: closing session store: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,242 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/redisstore"
+)
+
+func init() {
+	caddy.RegisterModule(new(RedisStore))
+}
+
+// RedisStore keeps sessions in Redis or Valkey, so that several gateways share
+// them. All of them need the same encryption_key.
+type RedisStore struct {
+	// host:port, or a URL redis://, rediss:// (TLS) or unix://. Several
+	// addresses are those of a cluster, or of the sentinels.
+	Addresses []string `json:"addresses,omitempty"`
+
+	// The ACL user and its password; write them as {env.NAME} or {file./path}.
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+
+	// The database number; a cluster has only 0. Default: 0
+	DB int `json:"db,omitempty"`
+
+	// What every key begins with. Default: wxgate:
+	KeyPrefix string `json:"key_prefix,omitempty"`
+
+	// Whether to speak TLS, with the system's certificate authorities.
+	TLS bool `json:"tls,omitempty"`
+
+	// The name of the master, if the addresses are sentinels.
+	Sentinel string `json:"sentinel,omitempty"`
+
+	// How long making a connection may take. Default: 1s
+	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
+
+	// How long one command may take; then the request is answered 503.
+	// Default: 500ms
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// Whether the server tells this gateway about changes (CLIENT TRACKING),
+	// so that a session in use costs no round trip. Turn it off for a server
+	// that forbids it; every request then asks the server. Default: on
+	ClientCache *bool `json:"client_cache,omitempty"`
+
+	logger   *slog.Logger
+	username string
+	password string
+}
+
+const defaultKeyPrefix = "wxgate:"
+
+// CaddyModule returns the Caddy module information.
+func (*RedisStore) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "wxgate.stores.redis",
+		New: func() caddy.Module { return new(RedisStore) },
+	}
+}
+
+// Provision checks the options and resolves the placeholders.
+func (s *RedisStore) Provision(ctx caddy.Context) error {
+	s.logger = ctx.Slogger()
+	if s.KeyPrefix == "" {
+		s.KeyPrefix = defaultKeyPrefix
+	}
+	if s.DialTimeout == 0 {
+		s.DialTimeout = caddy.Duration(time.Second)
+	}
+	if s.Timeout == 0 {
+		s.Timeout = caddy.Duration(500 * time.Millisecond)
+	}
+	if err := s.check(); err != nil {
+		return fmt.Errorf("store redis: %w", err)
+	}
+	for _, secret := range []struct {
+		name, raw string
+		value     *string
+	}{
+		{"username", s.Username, &s.username},
+		{"password", s.Password, &s.password},
+	} {
+		value, written, err := resolveSecret(secret.raw)
+		if err != nil {
+			return fmt.Errorf("store redis: %s: %w", secret.name, err)
+		}
+		if written && value != "" && secret.name == "password" {
+			s.logger.Warn("a secret is written out in the configuration: it is visible in the Caddyfile, at /config of the admin endpoint and in autosave.json; write it as {env.NAME} or {file./path}", "secret", "the redis password")
+		}
+		*secret.value = value
+	}
+	return nil
+}
+
+func (s *RedisStore) check() error {
+	if len(s.Addresses) == 0 {
+		return errors.New("no address is given: write `store redis <host:port>`")
+	}
+	for _, address := range s.Addresses {
+		if err := checkRedisAddress(address); err != nil {
+			return err
+		}
+	}
+	if s.DB < 0 {
+		return errors.New("db must be 0 or more")
+	}
+	if s.DialTimeout < 0 || s.Timeout < 0 {
+		return errors.New("dial_timeout and timeout must be positive")
+	}
+	return nil
+}
+
+// checkRedisAddress refuses a URL with a password in it, because the
+// configuration is visible in many places; the address is not repeated.
+func checkRedisAddress(address string) error {
+	if !strings.Contains(address, "://") {
+		return nil
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return errors.New("an address is neither host:port nor a redis:// or rediss:// URL")
+	}
+	switch u.Scheme {
+	case "redis", "rediss", "unix":
+	default:
+		return fmt.Errorf("the scheme %q of an address is not redis, rediss or unix", u.Scheme)
+	}
+	if _, has := u.User.Password(); has {
+		return errors.New("an address holds a password: use the options username and password, with {env.NAME} or {file./path}")
+	}
+	return nil
+}
+
+// StoreName implements StoreModule. Other options make another connection, so
+// they are part of the name, the secrets only as a hash.
+func (s *RedisStore) StoreName() string {
+	all, _ := json.Marshal(s) // plain fields only: it cannot fail
+	sum := sha256.Sum256([]byte(string(all) + "\x00" + s.username + "\x00" + s.password))
+	return "redis " + strings.Join(s.Addresses, " ") + " " + hex.EncodeToString(sum[:8])
+}
+
+// StoreOptions implements StoreModule.
+func (s *RedisStore) StoreOptions() string { return "" }
+
+// SharedByNodes implements SharedByNodes.
+func (s *RedisStore) SharedByNodes() {}
+
+// Open implements StoreModule.
+func (s *RedisStore) Open(ctx context.Context) (session.Store, error) {
+	return redisstore.Open(ctx, redisstore.Options{
+		Addresses:      s.Addresses,
+		Username:       s.username,
+		Password:       s.password,
+		DB:             s.DB,
+		KeyPrefix:      s.KeyPrefix,
+		TLS:            s.tls(),
+		SentinelMaster: s.Sentinel,
+		DialTimeout:    time.Duration(s.DialTimeout),
+		Timeout:        time.Duration(s.Timeout),
+		ClientCache:    s.ClientCache == nil || *s.ClientCache,
+		Logger:         s.logger,
+	})
+}
+
+// tls is nil where only a rediss:// URL asks for it.
+func (s *RedisStore) tls() *tls.Config {
+	if !s.TLS {
+		return nil
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12}
+}
+
+// UnmarshalCaddyfile reads
+//
+//	store redis <address>... {
+//		username <u>
+//		password <p>
+//		db <n>
+//		key_prefix <s>
+//		tls
+//		sentinel <master name>
+//		dial_timeout <d>
+//		timeout <d>
+//		client_cache on|off
+//	}
+func (s *RedisStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the module's name
+	s.Addresses = d.RemainingArgs()
+	if len(s.Addresses) == 0 {
+		return d.ArgErr()
+	}
+	for _, address := range s.Addresses {
+		if err := checkRedisAddress(address); err != nil {
+			return d.WrapErr(err)
+		}
+	}
+	return block(d, map[string]func() error{
+		"username":   func() (err error) { s.Username, err = oneArg(d); return err },
+		"password":   func() (err error) { s.Password, err = oneArg(d); return err },
+		"key_prefix": func() (err error) { s.KeyPrefix, err = oneArg(d); return err },
+		"sentinel":   func() (err error) { s.Sentinel, err = oneArg(d); return err },
+		"db": func() error {
+			text, err := oneArg(d)
+			if err != nil {
+				return err
+			}
+			if s.DB, err = strconv.Atoi(text); err != nil || s.DB < 0 {
+				return d.Errf("db takes a number of 0 or more, not %q", text)
+			}
+			return nil
+		},
+		"tls":          func() error { s.TLS = true; return noArg(d) },
+		"dial_timeout": func() (err error) { s.DialTimeout, err = durationArg(d); return err },
+		"timeout":      func() (err error) { s.Timeout, err = durationArg(d); return err },
+		"client_cache": func() (err error) { s.ClientCache, err = onOffArg(d); return err },
+	})
+}
+
+// Interface guards
+var (
+	_ StoreModule           = (*RedisStore)(nil)
+	_ SharedByNodes         = (*RedisStore)(nil)
+	_ caddy.Provisioner     = (*RedisStore)(nil)
+	_ caddyfile.Unmarshaler = (*RedisStore)(nil)
+)

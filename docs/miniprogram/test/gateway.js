@@ -1,0 +1,116 @@
+// The gateway with a Caddyfile of the test's own, WeChat's part played at the network as the test
+// scripts it, and an upstream that answers what the test says.
+'use strict';
+const fs = require('node:fs');
+const http = require('node:http');
+const os = require('node:os');
+const path = require('node:path');
+const { binary, freePort, start } = require('./binary.js');
+
+const APPID = 'wx0123456789abcdef';
+
+// startWeChat answers code2Session: with the next reply of `script`, or else with a session whose
+// openid is the code.
+async function startWeChat() {
+  const wechat = { codes: [], script: [] };
+  const server = await listen((request, response) => {
+    const code = new URL(request.url, 'http://wechat').searchParams.get('js_code');
+    wechat.codes.push(code);
+    const reply = wechat.script.shift() || { openid: code, session_key: 'tiihtNczf5v6AKRyjwEUhQ==' };
+    response.setHeader('Content-Type', 'text/plain');
+    response.end(JSON.stringify(reply));
+  });
+  let codes = 0;
+  wechat.newCode = async () => `code-${codes += 1}`;
+  wechat.url = server.url;
+  wechat.stop = server.stop;
+  return wechat;
+}
+
+// startUpstream answers 200 with what it received, or with what `answers` has for the path.
+async function startUpstream(answers) {
+  const upstream = { seen: [] };
+  const server = await listen((request, response) => {
+    upstream.seen.push({ path: request.url, method: request.method, headers: request.headers });
+    const { status = 200, header = {}, body = { openid: request.headers['x-openid'] } } = answers[request.url] || {};
+    response.writeHead(status, { 'Content-Type': 'application/json', ...header });
+    response.end(typeof body === 'string' ? body : JSON.stringify(body));
+  });
+  upstream.url = server.url;
+  upstream.stop = server.stop;
+  return upstream;
+}
+
+// startGateway runs the binary with the given lines in the global and in the site's wxgate block.
+async function startGateway({ wechat, upstream, app = '', site = '', store }) {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'wxgate-client-'));
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const caddyfile = `{
+    admin off
+    servers {
+        expected_underscore_headers 3rd_session
+    }
+    wxgate {
+        miniprogram ${APPID} {env.WX_SECRET}
+        wechat_api ${wechat.url}
+        store ${store || `badger ${path.join(directory, 'sessions')}`}
+        ${app}
+    }
+}
+${url} {
+    wxgate {
+        ${site}
+    }
+    reverse_proxy ${upstream.url}
+}
+`;
+  const config = path.join(directory, 'Caddyfile');
+  fs.writeFileSync(config, caddyfile);
+  const { stop } = await start(binary(), ['run', '--config', config], {
+    port, env: { WX_SECRET: 'sandbox', XDG_DATA_HOME: directory, XDG_CONFIG_HOME: directory },
+  });
+  return {
+    url,
+    stop: async () => {
+      await stop();
+      fs.rmSync(directory, { recursive: true });
+    },
+  };
+}
+
+// startRedis runs a real redis-server; pause and resume make it hang and go on.
+async function startRedis() {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'wxgate-redis-'));
+  const port = await freePort();
+  const { child, stop } = await start('redis-server',
+    ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory], { port });
+  return {
+    address: `127.0.0.1:${port}`,
+    pause: () => child.kill('SIGSTOP'),
+    resume: () => child.kill('SIGCONT'),
+    stop: async () => {
+      child.kill('SIGCONT');
+      await stop();
+      fs.rmSync(directory, { recursive: true });
+    },
+  };
+}
+
+function listen(handler) {
+  return new Promise((resolve, reject) => {
+    const server = http.createServer((request, response) => {
+      request.resume().on('end', () => handler(request, response));
+    });
+    server.on('error', reject);
+    server.listen(0, '127.0.0.1', () => resolve({
+      url: `http://127.0.0.1:${server.address().port}`,
+      stop: () => new Promise((closed) => {
+        server.close(closed);
+        server.closeAllConnections();
+      }),
+    }));
+  });
+}
+
+module.exports = { APPID, startGateway, startRedis, startUpstream, startWeChat };
