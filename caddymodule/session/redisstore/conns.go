@@ -1,0 +1,108 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// renewPause is the least time between two renewals of all connections.
+const renewPause = time.Second
+
+// conns are all open connections. rueidis replaces a connection only when it
+// breaks, so this breaks those that are of no more use.
+type conns struct {
+	logger *slog.Logger
+
+	mu      sync.Mutex
+	open    map[*conn]struct{}
+	renewed time.Time
+	closed  bool
+}
+
+// A conn is one connection, known to conns until it is closed.
+type conn struct {
+	net.Conn
+	address string
+	all     *conns
+}
+
+func newConns(logger *slog.Logger) *conns {
+	return &conns{logger: logger, open: make(map[*conn]struct{})}
+}
+
+// dial is rueidis' DialCtxFn.
+func (c *conns) dial(ctx context.Context, address string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
+	network := "tcp"
+	if isSocket(address) {
+		network = "unix"
+	}
+	var raw net.Conn
+	var err error
+	if config != nil {
+		raw, err = (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
+	} else {
+		raw, err = dialer.DialContext(ctx, network, address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		_ = raw.Close() // nothing was sent
+		return nil, net.ErrClosed
+	}
+	opened := &conn{Conn: raw, address: address, all: c}
+	c.open[opened] = struct{}{}
+	return opened, nil
+}
+
+func (c *conn) Close() error {
+	c.all.mu.Lock()
+	delete(c.all.open, c)
+	c.all.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// renew closes all connections, so that the next command makes new ones. It
+// does so at most once per renewPause, and says why in the log.
+func (c *conns) renew(why string) {
+	c.mu.Lock()
+	due := time.Since(c.renewed) >= renewPause
+	if due {
+		c.renewed = time.Now()
+	}
+	c.mu.Unlock()
+	if due {
+		c.logger.Warn("making new connections to Redis", "reason", why)
+		c.close("")
+	}
+}
+
+// end closes all connections, for good.
+func (c *conns) end() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.close("")
+}
+
+// close closes the connections to address, or all if it is empty.
+func (c *conns) close(address string) {
+	c.mu.Lock()
+	var closing []*conn
+	for opened := range c.open {
+		if address == "" || strings.EqualFold(opened.address, address) {
+			closing = append(closing, opened)
+		}
+	}
+	c.mu.Unlock()
+	for _, opened := range closing {
+		_ = opened.Close() // an error would change nothing
+	}
+}

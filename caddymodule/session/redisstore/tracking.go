@@ -1,0 +1,122 @@
+package redisstore
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+)
+
+// MaxAge is how long a value that was read may be kept if no change is told.
+// A change normally is told within milliseconds. If the message is lost with
+// its connection, everything read over it is given up when that is noticed,
+// after about three seconds without an answer. MaxAge is the bound for what
+// remains: a server that goes on answering after another one has taken over
+// its keys, or a key that was read while its slot moved between the nodes of a
+// cluster, which the server does not track.
+const MaxAge = 10 * time.Second
+
+// A TrackingStore is a Store whose server tells of changed keys.
+type TrackingStore struct{ *Store }
+
+// Observe calls changed with each key that was written, by this Store or by
+// anybody else, and with the empty key whenever the connection over which
+// values were read is lost. It is called by the goroutine that reads the
+// connection, so it must not wait.
+func (s TrackingStore) Observe(changed func(key string)) (maxAge time.Duration, cancel func()) {
+	return MaxAge, s.watch.add(changed)
+}
+
+// A watch passes changes on to the observers.
+type watch struct {
+	prefix string
+
+	mu        sync.RWMutex
+	next      int
+	observers map[int]func(key string)
+}
+
+func newWatch(prefix string) *watch {
+	return &watch{prefix: prefix, observers: make(map[int]func(string))}
+}
+
+func (w *watch) add(changed func(key string)) (cancel func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	id := w.next
+	w.next++
+	w.observers[id] = changed
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.observers, id)
+	}
+}
+
+func (w *watch) tell(key string) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	for _, changed := range w.observers {
+		changed(key)
+	}
+}
+
+// newLink is rueidis' NewCacheStoreFn: it makes the link of one connection.
+func (w *watch) newLink(rueidis.CacheStoreOption) rueidis.CacheStore {
+	return &link{watch: w}
+}
+
+// A link stands where rueidis has its cache of a connection. It keeps nothing,
+// so each tracked read goes to the server, and hears what that cache would
+// hear: which keys to drop, and that the connection is gone. rueidis calls it
+// in the order in which the connection's messages came.
+type link struct {
+	watch *watch
+	used  atomic.Bool // something was read, so that something may be stale
+}
+
+// Flight says that the key is not cached.
+func (l *link) Flight(string, string, time.Duration, time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
+	l.used.Store(true)
+	return rueidis.RedisMessage{}, nil
+}
+
+// Update does nothing: the reply is on its way to its reader.
+func (l *link) Update(string, string, rueidis.RedisMessage) int64 { return 0 }
+
+// Cancel does nothing: nobody waits for another's read.
+func (l *link) Cancel(string, string, error) {}
+
+// Delete passes on which keys were changed; nil means all of them.
+func (l *link) Delete(keys []rueidis.RedisMessage) {
+	if keys == nil {
+		l.watch.tell("")
+	}
+	for i := range keys {
+		name, err := keys[i].ToString()
+		key, ours := strings.CutPrefix(name, l.watch.prefix)
+		switch {
+		case err != nil:
+			l.watch.tell("")
+		case ours:
+			l.watch.tell(key)
+		}
+	}
+}
+
+// Close says that the connection is gone. Those of updates carry no tracked
+// reads, so losing one says nothing.
+func (l *link) Close(error) {
+	if l.used.Load() {
+		l.watch.tell("")
+	}
+}
+
+var (
+	_ session.Observer   = TrackingStore{}
+	_ rueidis.CacheStore = (*link)(nil)
+)
