@@ -55,8 +55,9 @@ func NewClient(cfg Config) (*Client, error) {
 		}
 		programs[mp.AppID] = &program{MiniProgram: mp, breaker: newBreaker()}
 	}
+	base.Path = strings.TrimRight(base.Path, "/") + "/sns/jscode2session"
 	return &Client{
-		endpoint:  base.JoinPath("sns", "jscode2session"),
+		endpoint:  base,
 		timeout:   cfg.Timeout,
 		transport: newTransport(cfg, proxy),
 		places:    make(chan struct{}, cfg.Concurrency),

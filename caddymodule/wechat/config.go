@@ -74,6 +74,8 @@ func parseBaseURL(baseURL string) (*url.URL, error) {
 		return nil, errors.New("WeChat's API address must not hold a user or password")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return nil, errors.New("WeChat's API address must not have a query or fragment")
+	case u.RawPath != "":
+		return nil, errors.New("WeChat's API address must not have escapes in its path")
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
 		return nil, fmt.Errorf("WeChat's API address must begin with https://: %s is not a loopback host, and the secret would travel in the clear", u.Hostname())
 	}

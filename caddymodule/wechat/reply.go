@@ -2,7 +2,6 @@ package wechat
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -44,6 +43,12 @@ func parseReply(body []byte) (Code2Session, *Error) {
 	if err != nil {
 		return none, badReply("the reply is not a plain JSON object")
 	}
+	for name := range members {
+		// Some readers would take OpenID for openid. So it is no clean reply.
+		if folded := fold(name); folded != name && isReplyMember(folded) {
+			return none, badReply("a member's name is in the wrong case")
+		}
+	}
 	errcode, ok := parseErrcode(members["errcode"])
 	if !ok {
 		return none, badReply("errcode is not an integer")
@@ -76,6 +81,15 @@ func parseReply(body []byte) (Code2Session, *Error) {
 		}
 	}
 	return Code2Session{OpenID: openID, UnionID: unionID, SessionKey: sessionKey}, nil
+}
+
+// isReplyMember says that a folded name is one that parseReply looks for.
+func isReplyMember(folded string) bool {
+	switch folded {
+	case "errcode", "errmsg", "openid", "session_key", "unionid":
+		return true
+	}
+	return false
 }
 
 func badReply(reason string) *Error {
@@ -126,8 +140,8 @@ func isID(s string) bool {
 
 // isSessionKey says that s is the base64 of 16 bytes, written in the one way.
 func isSessionKey(s string) bool {
-	key, err := base64.StdEncoding.Strict().DecodeString(s)
-	return err == nil && len(key) == 16 && base64.StdEncoding.EncodeToString(key) == s
+	key, ok := decodeBase64(s)
+	return ok && len(key) == 16
 }
 
 // splitErrmsg parts an errmsg such as "invalid code, rid: 652d44d0-1d0af18b-5b069232"

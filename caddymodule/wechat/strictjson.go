@@ -56,11 +56,10 @@ func strictMembers(dec *json.Decoder, depth int, data []byte, members map[string
 		if !ok {
 			return errNotStrict
 		}
-		folded := strings.ToLower(name)
-		if _, twice := seen[folded]; twice {
+		if _, twice := seen[fold(name)]; twice {
 			return errNotStrict
 		}
-		seen[folded] = struct{}{}
+		seen[fold(name)] = struct{}{}
 
 		start := dec.InputOffset()
 		if err := strictValue(dec, depth); err != nil {
@@ -98,4 +97,11 @@ func strictValue(dec *json.Decoder, depth int) error {
 		return err
 	}
 	return nil
+}
+
+// fold returns the same for names that differ in upper and lower case only.
+// Going through upper case catches letters such as the long s, which has no
+// lower case but s as its upper one, and which encoding/json takes for an s.
+func fold(name string) string {
+	return strings.ToLower(strings.ToUpper(name))
 }

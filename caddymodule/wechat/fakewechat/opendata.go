@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/sha1" // #nosec G505 -- the signature is WeChat's
+	"crypto/sha1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -96,9 +96,9 @@ func Encrypt(sessionKey string, iv, plain []byte) ([]byte, error) {
 	return padded, nil
 }
 
-// Sign returns the signature of rawData: the hex SHA-1 of it and the
+// Sign returns the signature of rawData as WeChat makes it: the hex SHA-1 of it and the
 // session_key's text.
 func Sign(sessionKey, rawData string) string {
-	sum := sha1.Sum([]byte(rawData + sessionKey)) // #nosec G401 -- the signature is WeChat's
+	sum := sha1.Sum([]byte(rawData + sessionKey))
 	return hex.EncodeToString(sum[:])
 }

@@ -1,0 +1,18 @@
+package wechat
+
+import (
+	"context"
+	"crypto/x509"
+	"net"
+)
+
+// ParseReply is parseReply, for fuzzing without a network.
+var ParseReply = parseReply
+
+// SetDialContext gives the client another network: the one in memory of a synctest bubble.
+func (c *Client) SetDialContext(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
+	c.transport.DialContext = dial
+}
+
+// SetRootCAs makes the client trust a test server's certificate.
+func (c *Client) SetRootCAs(pool *x509.CertPool) { c.transport.TLSClientConfig.RootCAs = pool }
