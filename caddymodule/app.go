@@ -139,7 +139,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.trouble = rate.Sometimes{First: 1, Interval: troubleInterval}
 	var err error
 	if a.metrics, err = registerMetrics(ctx.GetMetricsRegistry()); err != nil {
-		return fmt.Errorf("wxgate: registering metrics: %w", err)
+		return fmt.Errorf("registering metrics: %w", err)
 	}
 	a.setDefaults()
 	if err := a.check(); err != nil {
@@ -163,7 +163,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		MiniPrograms: secrets,
 	})
 	if err != nil {
-		return fmt.Errorf("wxgate: preparing the WeChat client: %w", err)
+		return fmt.Errorf("preparing the WeChat client: %w", err)
 	}
 	a.logins = newExchange(a)
 	a.limit = newLoginRate(a.LoginRate)
@@ -203,43 +203,43 @@ func (a *App) setDefaults() {
 // Caddyfile parser uses the same functions, so that its errors name the line.
 func (a *App) check() error {
 	if len(a.MiniPrograms) == 0 {
-		return errors.New("wxgate: no mini program is configured: add `wxgate { miniprogram <appid> {env.WX_SECRET} }` to the global options")
+		return errors.New("no mini program is configured: add `wxgate { miniprogram <appid> {env.WX_SECRET} }` to the global options")
 	}
 	seen := make(map[string]bool)
 	for _, mp := range a.MiniPrograms {
 		if err := checkAppID(mp.AppID); err != nil {
-			return fmt.Errorf("wxgate: miniprogram: %w", err)
+			return fmt.Errorf("miniprogram: %w", err)
 		}
 		if seen[mp.AppID] {
-			return fmt.Errorf("wxgate: miniprogram %s is declared twice", mp.AppID)
+			return fmt.Errorf("miniprogram %s is declared twice", mp.AppID)
 		}
 		seen[mp.AppID] = true
 		if mp.Secret == "" {
-			return fmt.Errorf("wxgate: miniprogram %s: the secret is empty", mp.AppID)
+			return fmt.Errorf("miniprogram %s: the secret is empty", mp.AppID)
 		}
 	}
 	if err := wechat.ValidateBaseURL(a.WeChatAPI); err != nil {
-		return fmt.Errorf("wxgate: wechat_api: %w", err)
+		return fmt.Errorf("wechat_api: %w", err)
 	}
 	if a.WeChatProxy != "" {
 		if err := wechat.ValidateProxyURL(a.WeChatProxy); err != nil {
-			return fmt.Errorf("wxgate: wechat_proxy: %w", err)
+			return fmt.Errorf("wechat_proxy: %w", err)
 		}
 	}
 	if a.ExchangeTimeout < 0 {
-		return errors.New("wxgate: exchange_timeout must be positive")
+		return errors.New("exchange_timeout must be positive")
 	}
 	if a.ExchangeConcurrency < 0 {
-		return errors.New("wxgate: exchange_concurrency must be at least 1")
+		return errors.New("exchange_concurrency must be at least 1")
 	}
 	if err := a.LoginRate.check(); err != nil {
-		return fmt.Errorf("wxgate: login_rate: %w", err)
+		return fmt.Errorf("login_rate: %w", err)
 	}
 	if a.Session.IdleTimeout < 0 || a.Session.Lifetime < 0 {
-		return errors.New("wxgate: session: idle_timeout and lifetime must be positive")
+		return errors.New("session: idle_timeout and lifetime must be positive")
 	}
 	if *a.Session.MaxPerUser < 0 {
-		return errors.New("wxgate: session: max_per_user must be 0 (no limit) or more")
+		return errors.New("session: max_per_user must be 0 (no limit) or more")
 	}
 	return nil
 }

@@ -264,7 +264,7 @@ func block(d *caddyfile.Dispenser, opts options) error {
 			}
 		}
 		if once && seen[word] {
-			return d.Errf("option %s stands twice", word)
+			return d.Errf("option %s is written twice", word)
 		}
 		seen[word] = true
 		if err := read(); err != nil {

@@ -99,7 +99,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.metrics = h.app.metrics
 	h.setDefaults()
 	if err := h.check(); err != nil {
-		return fmt.Errorf("wxgate: %w", err)
+		return fmt.Errorf("%w", err)
 	}
 	h.tokens = newTokenSources(h.TokenFrom, h.ForwardToken)
 	h.identity = newIdentityHeaders(h.Inject)

@@ -182,7 +182,7 @@ func checkExpected(server *caddyhttp.Server, headers []string) error {
 			if !strings.Contains(name, sign.in) || expects(sign.expected, name) {
 				continue
 			}
-			return fmt.Errorf("wxgate: Caddy drops the header %s before this site sees it, because its name has %q in it; "+
+			return fmt.Errorf("Caddy drops the header %s before this site sees it, because its name has %q in it; "+
 				"add to the global options:\n\tservers {\n\t\t%s %s\n\t}", strings.ToLower(name), sign.in, sign.option, strings.ToLower(name))
 		}
 	}

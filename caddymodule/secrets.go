@@ -66,10 +66,10 @@ func (a *App) resolveSecrets() ([]wechat.MiniProgram, error) {
 func (a *App) appSecret(appID, raw string) (string, error) {
 	secret, written, err := resolveSecret(raw)
 	if err != nil {
-		return "", fmt.Errorf("wxgate: miniprogram %s: secret: %w", appID, err)
+		return "", fmt.Errorf("miniprogram %s: secret: %w", appID, err)
 	}
 	if strings.ContainsFunc(secret, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
-		return "", fmt.Errorf("wxgate: miniprogram %s: the secret holds spaces or control characters", appID)
+		return "", fmt.Errorf("miniprogram %s: the secret holds spaces or control characters", appID)
 	}
 	if written {
 		a.warnWritten("the app secret of " + appID)
@@ -88,7 +88,7 @@ func (a *App) warnWritten(what string) {
 func (a *App) resolveKeys() error {
 	if len(a.EncryptionKeys) == 0 {
 		if _, shared := a.module.(SharedByNodes); shared {
-			return errors.New("wxgate: encryption_key is required with this store, because all nodes share it; make one with `openssl rand -base64 32` and give every node the same: encryption_key {env.WXGATE_KEY}")
+			return errors.New("encryption_key is required with this store, because all nodes share it; make one with `openssl rand -base64 32` and give every node the same: encryption_key {env.WXGATE_KEY}")
 		}
 		a.keyFile = defaultKeyFile()
 		return nil
@@ -96,11 +96,11 @@ func (a *App) resolveKeys() error {
 	for i, raw := range a.EncryptionKeys {
 		text, written, err := resolveSecret(raw)
 		if err != nil {
-			return fmt.Errorf("wxgate: encryption_key %d: %w", i+1, err)
+			return fmt.Errorf("encryption_key %d: %w", i+1, err)
 		}
 		key, err := decodeKey(text)
 		if err != nil {
-			return fmt.Errorf("wxgate: encryption_key %d: %w", i+1, err)
+			return fmt.Errorf("encryption_key %d: %w", i+1, err)
 		}
 		if written {
 			a.warnWritten(fmt.Sprintf("encryption_key %d", i+1))

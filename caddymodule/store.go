@@ -73,11 +73,11 @@ func (a *App) loadStoreModule(ctx caddy.Context) error {
 	}
 	mod, err := ctx.LoadModule(a, "StoreRaw")
 	if err != nil {
-		return fmt.Errorf("wxgate: loading store module: %w", err)
+		return fmt.Errorf("loading store module: %w", err)
 	}
 	module, ok := mod.(StoreModule)
 	if !ok {
-		return fmt.Errorf("wxgate: module %T is not a session store", mod)
+		return fmt.Errorf("module %T is not a session store", mod)
 	}
 	a.module = module
 	return nil
@@ -120,17 +120,17 @@ func (a *App) openStore() error {
 		}
 		key, err := readOrMakeKeyFile(a.keyFile, fresh)
 		if err != nil {
-			return fmt.Errorf("wxgate: %w", err)
+			return fmt.Errorf("%w", err)
 		}
 		keys = [][]byte{key}
 	}
 	salt, err := hkdf.Key(sha256.New, keys[0], nil, "wxgate users in logs", sha256.Size)
 	if err != nil {
-		return fmt.Errorf("wxgate: deriving the salt of users in logs: %w", err)
+		return fmt.Errorf("deriving the salt of users in logs: %w", err)
 	}
 	shared, err := takeStore(ctx, a.module)
 	if err != nil {
-		return fmt.Errorf("wxgate: opening session store: %w", err)
+		return fmt.Errorf("opening session store: %w", err)
 	}
 	manager, err := session.NewManager(ctx, session.Config{
 		Store:       shared.Store,
@@ -156,12 +156,12 @@ func (a *App) openStore() error {
 // explainWrongKey tells the operator where the key comes from and what to do.
 func (a *App) explainWrongKey(err error) error {
 	if !errors.Is(err, session.ErrWrongKey) {
-		return fmt.Errorf("wxgate: reading session store: %w", err)
+		return fmt.Errorf("reading session store: %w", err)
 	}
 	if a.keyFile != "" {
-		return fmt.Errorf("wxgate: the key in %s did not seal the session store: %w; restore the key file from your backup, or remove the store to end all sessions", a.keyFile, err)
+		return fmt.Errorf("the key in %s did not seal the session store: %w; restore the key file from your backup, or remove the store to end all sessions", a.keyFile, err)
 	}
-	return fmt.Errorf("wxgate: none of the keys of encryption_key sealed the session store: %w; add the earlier key behind the new one (encryption_key NEW OLD), or remove the store to end all sessions", err)
+	return fmt.Errorf("none of the keys of encryption_key sealed the session store: %w; add the earlier key behind the new one (encryption_key NEW OLD), or remove the store to end all sessions", err)
 }
 
 // takeStore opens the store of module, or shares the one that is open.
@@ -205,7 +205,7 @@ func (a *App) closeStore() error {
 	name := a.shared.name
 	a.shared = nil
 	if _, err := stores.Delete(name); err != nil {
-		return fmt.Errorf("wxgate: closing session store: %w", err)
+		return fmt.Errorf("closing session store: %w", err)
 	}
 	return nil
 }

@@ -1,0 +1,229 @@
+package main_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+)
+
+func TestLoginGivesTokenAndUpstreamSeesOneOpenID(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+
+	resp := g.Post("/login", `{"code":"`+g.WeChat.IssueCode(gatewaytest.AppID, "alice")+`"}`)
+	require.Equal(t, http.StatusOK, resp.Status)
+	require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
+	require.Equal(t, "no-store", resp.Header.Get("Cache-Control"))
+	var body map[string]any
+	require.NoError(t, json.Unmarshal([]byte(resp.Body), &body))
+	require.Len(t, body, 2, "nothing but the token and its life")
+	require.Len(t, body["3rd_session"], 43)
+	require.EqualValues(t, 30*24*60*60, body["expires_in"])
+	g.RequireNothing(t)
+
+	token := body["3rd_session"].(string)
+	got := g.Get("/orders?id=1", gatewaytest.Token(token), "X-OpenID: forged")
+	require.Equal(t, http.StatusOK, got.Status)
+	g.RequireIdentity(t, g.OpenID("alice"), token)
+}
+
+func TestEveryTokenSourceAndField(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Site: `
+		token_from X-Session bearer
+		inject openid X-OpenID
+		inject unionid x-unionid
+		inject appid X-App`})
+	token := g.Login("alice").Token
+
+	for name, line := range map[string]string{
+		"header": "X-Session: " + token,
+		"bearer": "Authorization: bearer " + token,
+		"both":   "X-Session: " + token + "\nAuthorization: Bearer " + token,
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, http.StatusOK, g.Get("/", line).Status)
+			received := g.Upstream.Take()
+			require.Len(t, received, 1)
+			require.Equal(t, []string{g.OpenID("alice")}, received[0].Lines("X-OpenID"))
+			require.Equal(t, []string{g.WeChat.UnionID("alice")}, received[0].Lines("X-UnionID"))
+			require.Equal(t, []string{gatewaytest.AppID}, received[0].Lines("X-App"))
+			require.NotContains(t, string(received[0].Raw), token)
+		})
+	}
+	other := g.Login("bob").Token
+	resp := g.Get("/", "X-Session: "+token, "Authorization: Bearer "+other)
+	require.Equal(t, http.StatusUnauthorized, resp.Status)
+	require.Equal(t, "invalid_session", resp.ErrorName())
+	g.RequireNothing(t)
+}
+
+func TestWithoutSessionNothingGoesOn(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	for name, tc := range map[string]struct {
+		lines []string
+		want  string
+	}{
+		"no token":          {nil, "missing_session"},
+		"empty token":       {[]string{"3rd_session: "}, "missing_session"},
+		"unknown token":     {[]string{gatewaytest.Token(strings.Repeat("A", 43))}, "invalid_session"},
+		"short token":       {[]string{gatewaytest.Token("abc")}, "invalid_session"},
+		"token with a sign": {[]string{gatewaytest.Token(strings.Repeat("A", 42) + "/")}, "invalid_session"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp := g.Get("/orders", tc.lines...)
+			require.Equal(t, http.StatusUnauthorized, resp.Status)
+			require.Equal(t, tc.want, resp.ErrorName())
+			require.Equal(t, "no-store", resp.Header.Get("Cache-Control"))
+			require.NotEmpty(t, resp.Header.Get("WWW-Authenticate"))
+			g.RequireNothing(t)
+		})
+	}
+}
+
+func TestLogoutEndsTheSession(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	token := g.Login("alice").Token
+
+	require.Equal(t, http.StatusMethodNotAllowed, g.Get("/logout", gatewaytest.Token(token)).Status)
+	require.Equal(t, "missing_session", g.Post("/logout", "").ErrorName())
+	require.Equal(t, http.StatusNoContent, g.Post("/logout", "", gatewaytest.Token(token)).Status)
+
+	require.Equal(t, "invalid_session", g.Get("/", gatewaytest.Token(token)).ErrorName())
+	require.Equal(t, "invalid_session", g.Post("/logout", "", gatewaytest.Token(token)).ErrorName())
+	g.RequireNothing(t)
+}
+
+func TestSessionsSurvive(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	token := g.Login("alice").Token
+	ended := g.Login("bob").Token
+	require.Equal(t, http.StatusNoContent, g.Post("/logout", "", gatewaytest.Token(ended)).Status)
+
+	check := func(after string) {
+		t.Helper()
+		require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token)).Status, after)
+		g.RequireIdentity(t, g.OpenID("alice"), token)
+		require.Equal(t, "invalid_session", g.Get("/", gatewaytest.Token(ended)).ErrorName(), after)
+	}
+	g.Stop()
+	g.Run(gatewaytest.Config{})
+	check("restart")
+
+	g.Kill()
+	g.Run(gatewaytest.Config{})
+	check("SIGKILL")
+
+	out, err := g.Reload(gatewaytest.Config{Site: "inject appid X-App\ninject openid X-OpenID"})
+	require.NoError(t, err, out)
+	check("reload")
+}
+
+func TestRefusedReloadLeavesTheOldConfigurationServing(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	token := g.Login("alice").Token
+	for name, tc := range map[string]struct {
+		cfg  gatewaytest.Config
+		want string
+	}{
+		"unknown option":       {gatewaytest.Config{Site: "no_such_option"}, `unrecognized option "no_such_option"`},
+		"header not expected":  {gatewaytest.Config{Servers: "timeouts {\n}"}, "expected_underscore_headers 3rd_session"},
+		"unset secret":         {gatewaytest.Config{App: "miniprogram wx00000000000000ff {env.NO_SUCH_SECRET}"}, "{env.NO_SUCH_SECRET} is not set"},
+		"other store options":  {gatewaytest.Config{App: "store badger {\nsync_writes off\n}"}, "restart Caddy to change them"},
+		"unopenable store":     {gatewaytest.Config{App: "store badger /proc/nothing"}, "opening session store"},
+		"undeclared appid":     {gatewaytest.Config{Site: "miniprograms " + gatewaytest.OtherAppID}, "not declared"},
+		"redis without a key":  {gatewaytest.Config{App: "store redis 127.0.0.1:1"}, "encryption_key is required"},
+		"redis that is not up": {gatewaytest.Config{App: "encryption_key " + someKey + "\nstore redis 127.0.0.1:1"}, "opening session store"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := g.Reload(tc.cfg)
+			require.Error(t, err)
+			require.Contains(t, out, tc.want)
+			require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token)).Status)
+			g.RequireIdentity(t, g.OpenID("alice"), token)
+		})
+	}
+}
+
+// someKey is an encryption key for tests: the base64 text of 32 bytes.
+const someKey = "c29tZSBrZXkgZm9yIHRlc3RzLCAzMiBieXRlcyBsb24="
+
+func TestValidateBesideTheRunningGateway(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	token := g.Login("alice").Token
+	for _, args := range [][]string{{"validate"}, {"adapt", "--validate"}} {
+		out, err := g.Try(append(args, "--config", filepath.Join(g.Dir, "Caddyfile"), "--adapter", "caddyfile")...)
+		require.NoError(t, err, out)
+	}
+	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token)).Status)
+}
+
+func TestValidateLeavesNoTrace(t *testing.T) {
+	g := gatewaytest.New(t)
+	out, err := g.Try("validate", "--config", g.WriteConfig(gatewaytest.Config{}), "--adapter", "caddyfile")
+	// The environment is known only after WriteConfig.
+	require.NoError(t, err, out)
+	require.NoDirExists(t, filepath.Join(g.Dir, "data", "caddy", "wxgate"))
+}
+
+func TestSecondProcessIsToldAboutTheFirst(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	second := gatewaytest.New(t)
+	config := second.WriteConfig(gatewaytest.Config{App: "encryption_key " + someKey + "\nstore badger " + filepath.Join(g.Dir, "data", "caddy", "wxgate", "sessions")})
+	out, err := second.Try("run", "--config", config, "--adapter", "caddyfile")
+	require.Error(t, err)
+	require.Contains(t, out, "another process")
+	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(g.Login("alice").Token)).Status)
+}
+
+func TestPlaceholderSecretsStayOutOfConfigAndAutosave(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{App: "encryption_key {env.WXGATE_KEY}", Env: []string{"WXGATE_KEY=" + someKey}})
+	resp, err := gatewaytest.ReadResponse(g.AdminClient().Get("http://admin/config/"))
+	require.NoError(t, err)
+	autosave, err := os.ReadFile(filepath.Join(g.Dir, "config", "caddy", "autosave.json"))
+	require.NoError(t, err)
+	for what, text := range map[string]string{"/config": resp.Body, "autosave.json": string(autosave), "log": g.Output()} {
+		require.NotEmpty(t, text)
+		require.NotContains(t, text, gatewaytest.Secret, what)
+		require.NotContains(t, text, someKey, what)
+	}
+	require.Contains(t, resp.Body, "{env.WX_SECRET}")
+}
+
+func TestPublicPathsPassWithoutIdentity(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Site: "public /static/* /about\nhealth /healthz"})
+	token := g.Login("alice").Token
+	require.Equal(t, http.StatusOK, g.Get("/healthz").Status)
+	g.RequireNothing(t)
+
+	for name, tc := range map[string]struct {
+		path   string
+		lines  []string
+		openID []string
+	}{
+		"without a token": {"/static/a.css", nil, nil},
+		"dead token":      {"/about", []string{gatewaytest.Token(strings.Repeat("A", 43))}, nil},
+		"live token":      {"/static/a.css", []string{gatewaytest.Token(token)}, []string{g.OpenID("alice")}},
+		"forged identity": {"/about", []string{"X-OpenID: forged"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, http.StatusOK, g.Get(tc.path, tc.lines...).Status)
+			received := g.Upstream.Take()
+			require.Len(t, received, 1)
+			require.Equal(t, tc.openID, received[0].Lines("X-OpenID"))
+			require.Empty(t, received[0].Lines("3rd_session"))
+		})
+	}
+	for _, path := range []string{
+		"/static", "/Static/a.css", "/static/../orders", "/static//a", "/static/%2e%2e/orders", "/static/a%2fb",
+		"/static/;/orders", `/static/\..\orders`, "/static/a%00", "/static/%252e%252e/orders", "/about/", "//about",
+	} {
+		require.Equal(t, "missing_session", g.Get(path).ErrorName(), path)
+	}
+	g.RequireNothing(t)
+}
