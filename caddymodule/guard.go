@@ -22,6 +22,11 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		return h.serveUser(w, r, next, s)
 	case isRefusal(err) && isPublic(h.Public, r.URL):
 		h.metrics.public.Inc()
+		if h.OpenData != nil {
+			if err := h.openData(w, r, nil); err != nil {
+				return h.fail(w, r, err)
+			}
+		}
 		h.varyByToken(w.Header())
 		return next.ServeHTTP(w, r)
 	case errors.Is(err, errMissingSession):

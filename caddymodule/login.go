@@ -84,18 +84,28 @@ func readLogin(w http.ResponseWriter, r *http.Request) (loginRequest, error) {
 	default:
 		return loginRequest{}, errMediaType
 	}
+	body, err := readBody(w, r, maxLoginBody, loginBodyTime)
+	if err != nil {
+		return loginRequest{}, err
+	}
+	return parse(body)
+}
+
+// readBody reads a whole body of at most limit bytes, and gives a slow client
+// up after a time.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64, within time.Duration) ([]byte, error) {
 	control := http.NewResponseController(w)
 	// Not every connection has deadlines; then the server's own hold.
-	_ = control.SetReadDeadline(time.Now().Add(loginBodyTime))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLoginBody))
+	_ = control.SetReadDeadline(time.Now().Add(within))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		if errors.As(err, new(*http.MaxBytesError)) {
-			return loginRequest{}, errBodyTooLarge
+			return nil, errBodyTooLarge
 		}
-		return loginRequest{}, badRequest("the body could not be read")
+		return nil, badRequest("the body could not be read")
 	}
 	_ = control.SetReadDeadline(time.Time{})
-	return parse(body)
+	return body, nil
 }
 
 func valueOr(value, other string) string {
