@@ -68,6 +68,10 @@ type Script struct {
 
 	// Endless sends a body that does not end.
 	Endless bool `json:"endless,omitempty"`
+
+	// Stall sends what Raw, Truncate or ContentLength leave, and then neither
+	// goes on nor hangs up.
+	Stall bool `json:"stall,omitempty"`
 }
 
 // Errcode returns a Script that answers one call with an errcode.
@@ -104,7 +108,7 @@ func (script *Script) isFor(call Call) bool {
 // spoils says that the script needs the bare connection.
 func (script *Script) spoils() bool {
 	return script.Raw != nil || script.Truncate != 0 || script.ContentLength != nil ||
-		script.HangUp != "" || script.DripMS != 0 || script.Endless
+		script.HangUp != "" || script.DripMS != 0 || script.Endless || script.Stall
 }
 
 // play answers one call by its script.
@@ -194,12 +198,22 @@ func (s *Server) spoil(w http.ResponseWriter, script *Script, body []byte) {
 	if err != nil {
 		panic(http.ErrAbortHandler) // hanging up is the best that is left
 	}
-	defer conn.Close()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-s.closed:
+		case <-done:
+		}
+		_ = conn.Close() // which ends a read or write that hangs
+	}()
 	// A write to a client that is gone fails, and there is nothing to be done about it.
-	_ = s.send(conn, buffered.Writer, script, body)
+	if s.send(buffered.Writer, script, body) == nil && script.Stall {
+		_, _ = io.Copy(io.Discard, buffered.Reader)
+	}
 }
 
-func (s *Server) send(conn net.Conn, w *bufio.Writer, script *Script, body []byte) error {
+func (s *Server) send(w *bufio.Writer, script *Script, body []byte) error {
 	if script.HangUp == HangUpBefore {
 		return nil
 	}
@@ -220,7 +234,7 @@ func (s *Server) send(conn net.Conn, w *bufio.Writer, script *Script, body []byt
 	if script.Endless {
 		// Without a length the body ends when the connection does.
 		_, _ = w.WriteString("Connection: close\r\n\r\n")
-		return s.sendEndless(conn, w)
+		return sendEndless(w)
 	}
 	_, _ = w.WriteString("Content-Length: " + strconv.Itoa(length) + "\r\n\r\n")
 	switch {
@@ -251,23 +265,14 @@ func (s *Server) drip(w *bufio.Writer, body []byte, interval time.Duration) erro
 		select {
 		case <-ticker.C:
 		case <-s.closed:
-			return io.ErrClosedPipe
+			return net.ErrClosed
 		}
 	}
 	return nil
 }
 
-// sendEndless writes as fast as the client reads, until it goes or s is closed.
-func (s *Server) sendEndless(conn net.Conn, w *bufio.Writer) error {
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		select {
-		case <-s.closed:
-			_ = conn.Close() // a write that hangs ends with it
-		case <-done:
-		}
-	}()
+// sendEndless writes as fast as the client reads, until the connection is gone.
+func sendEndless(w *bufio.Writer) error {
 	if _, err := w.WriteString(`{"openid":"`); err != nil {
 		return err
 	}

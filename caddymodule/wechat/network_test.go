@@ -1,0 +1,287 @@
+package wechat_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/wechat"
+	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
+)
+
+func TestBrokenAnswers(t *testing.T) {
+	raw := func(s string) fakewechat.Script { return fakewechat.Script{Raw: &s} }
+	good := `{"session_key":"` + goodKey + `","openid":"o1"}`
+	tests := []struct {
+		name   string
+		script fakewechat.Script
+	}{
+		{"hang-up before the headers", fakewechat.Script{HangUp: fakewechat.HangUpBefore}},
+		{"hang-up in the body", fakewechat.Script{HangUp: fakewechat.HangUpAfter}},
+		{"truncated by one byte", fakewechat.Script{Truncate: 1}},
+		{"length too short", fakewechat.Script{ContentLength: new(int(20))}},
+		{"length too long", fakewechat.Script{ContentLength: new(int(2000))}},
+		{"length zero", fakewechat.Script{ContentLength: new(int(0))}},
+		{"endless", fakewechat.Script{Endless: true}},
+		{"redirect 301", fakewechat.Script{Status: 301, Redirect: "/sns/jscode2session"}},
+		{"redirect 302", fakewechat.Script{Redirect: "/sns/jscode2session"}},
+		{"redirect 307", fakewechat.Script{Status: 307, Redirect: "/sns/jscode2session"}},
+		{"redirect 308 without a target", fakewechat.Script{Status: 308}},
+		{"status 201", fakewechat.Script{Status: 201}},
+		{"status 400", fakewechat.Script{Status: 400}},
+		{"status 404", fakewechat.Script{Status: 404}},
+		{"status 502", fakewechat.Script{Status: 502}},
+		{"status 503", fakewechat.Script{Status: 503}},
+		{"switched protocols", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n" + good)},
+		{"no content", raw("HTTP/1.1 204 No Content\r\n\r\n")},
+		{"not HTTP", raw("SSH-2.0-OpenSSH_9.6\r\n")},
+		{"binary", raw("\x15\x03\x01\x00\x02\x02\x16")},
+		{"bad status line", raw("HTTP/1.1 2x0 OK\r\n\r\n" + good)},
+		{"two lengths", raw("HTTP/1.1 200 OK\r\nContent-Length: 10\r\nContent-Length: 20\r\n\r\n" + good)},
+		{"bad chunks", raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + good)},
+		{"chunks without an end", raw(fmt.Sprintf("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(good), good))},
+		{"huge headers", raw("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n" + good)},
+		{"continues without end", raw(strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 100_000))},
+		{"compressed", raw("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			fake := newFake()
+			client := newClient(t, fake, nil)
+			tt.script.Calls = -1
+			fake.Script(tt.script)
+			code := fake.IssueCode(appID, "alice")
+			session, err := client.Code2Session(t.Context(), appID, code)
+			e := requireKind(t, wechat.BadReply, err, code, goodKey, "o1")
+			require.True(t, e.Sent)
+			require.Zero(t, session)
+			require.Equal(t, 1, fake.CallsWith(code))
+			fake.Reset()
+			requireLogin(t, client, fake)
+		})
+	}
+}
+
+// An answer with a chunked or an unbounded body is as good as any, if it ends.
+func TestUnusualGoodAnswers(t *testing.T) {
+	good := `{"session_key":"` + goodKey + `","openid":"o1"}`
+	tests := []struct{ name, raw string }{
+		{"chunked", fmt.Sprintf("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(good), good)},
+		{"until the connection closes", "HTTP/1.1 200 OK\r\n\r\n" + good},
+		{"HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n" + good},
+		{"after a continue", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n" + good},
+		{"without a type", fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(good), good)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			fake := newFake()
+			client := newClient(t, fake, nil)
+			fake.Script(fakewechat.Script{Raw: &tt.raw})
+			session, err := client.Code2Session(t.Context(), appID, "code")
+			require.NoError(t, err)
+			require.Equal(t, "o1", session.OpenID)
+		})
+	}
+}
+
+// A redirect would carry the secret to wherever it points, as a Referer at least.
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	elsewhere := newFake()
+	server := httptest.NewServer(elsewhere)
+	t.Cleanup(server.Close)
+	fake := newFake()
+	client := newClient(t, fake, nil)
+	fake.Script(fakewechat.Script{Redirect: server.URL + "/sns/jscode2session"})
+	_, err := client.Code2Session(t.Context(), appID, "code")
+	requireKind(t, wechat.BadReply, err)
+	require.Empty(t, elsewhere.Calls())
+	require.Len(t, fake.Calls(), 1)
+}
+
+func TestUnreachable(t *testing.T) {
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	untrusted := httptest.NewUnstartedServer(newFake())
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	untrusted.StartTLS()
+	t.Cleanup(untrusted.Close)
+	plain := httptest.NewServer(newFake())
+	t.Cleanup(plain.Close)
+
+	tests := []struct{ name, baseURL, proxyURL, reason string }{
+		{name: "refused", baseURL: gone.URL, reason: "the connection was refused"},
+		{name: "untrusted certificate", baseURL: untrusted.URL, reason: "the TLS certificate is not trusted"},
+		{name: "not TLS", baseURL: strings.Replace(plain.URL, "http:", "https:", 1), reason: "the other side does not speak TLS"},
+		{name: "no such host", baseURL: "https://wechat.invalid", reason: "the host name cannot be looked up"},
+		{name: "proxy refused", baseURL: "https://wechat.invalid", proxyURL: gone.URL, reason: "the proxy cannot be reached"},
+		{name: "proxy says no", baseURL: "https://wechat.invalid", proxyURL: plain.URL, reason: "the connection could not be made"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			proxyURL := strings.Replace(tt.proxyURL, "://", "://user:canary-password@", 1)
+			client, err := wechat.NewClient(wechat.Config{
+				BaseURL:      tt.baseURL,
+				ProxyURL:     proxyURL,
+				MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
+			})
+			require.NoError(t, err)
+			_, err = client.Code2Session(t.Context(), appID, "canary-code")
+			e := requireKind(t, wechat.BadReply, err, "canary-code", "canary-password")
+			require.Equal(t, tt.reason, e.Reason)
+			require.False(t, e.Sent)
+		})
+	}
+}
+
+// A oneByOne server answers the first request of each connection, reads
+// whatever request comes next, and hangs up: a kept connection that dies.
+type oneByOne struct {
+	net.Listener
+	mu      sync.Mutex
+	codes   []string // as they arrived
+	reused  int      // requests that were not the first of their connection
+	surplus string   // sent after the reply, beyond its Content-Length
+}
+
+func newOneByOne(t *testing.T) *oneByOne {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := &oneByOne{Listener: listener}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { s.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		wg.Wait()
+	})
+	return s
+}
+
+func (s *oneByOne) serve(conn net.Conn) {
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	for n := 0; ; n++ {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		code := req.URL.Query().Get("js_code")
+		s.mu.Lock()
+		s.codes = append(s.codes, code)
+		if n > 0 {
+			s.reused++
+		}
+		s.mu.Unlock()
+		if n > 0 {
+			return
+		}
+		body := `{"session_key":"` + goodKey + `","openid":"` + code + `"}`
+		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", len(body), body, s.surplus)
+	}
+}
+
+func (s *oneByOne) client(t *testing.T) *wechat.Client {
+	t.Helper()
+	client, err := wechat.NewClient(wechat.Config{
+		BaseURL:      "http://" + s.Addr().String(),
+		MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
+	})
+	require.NoError(t, err)
+	return client
+}
+
+// The control shows what happens without the gateway's care: http.Client sends
+// the second request twice, so that its code is burnt.
+func TestADyingConnectionDoesNotSendACodeTwice(t *testing.T) {
+	t.Run("control: net/http sends it twice", func(t *testing.T) {
+		server := newOneByOne(t)
+		transport := new(http.Transport)
+		defer transport.CloseIdleConnections()
+		client := http.Client{Transport: transport}
+		for _, code := range []string{"first", "second"} {
+			resp, err := client.Get("http://" + server.Addr().String() + "/sns/jscode2session?js_code=" + code)
+			require.NoError(t, err)
+			_, err = io.Copy(io.Discard, resp.Body)
+			require.NoError(t, err)
+			resp.Body.Close()
+		}
+		require.Equal(t, []string{"first", "second", "second"}, server.codes)
+	})
+	t.Run("the client sends each once", func(t *testing.T) {
+		server := newOneByOne(t)
+		client := server.client(t)
+		for i := range 20 {
+			code := fmt.Sprint("code", i)
+			session, err := client.Code2Session(t.Context(), appID, code)
+			require.NoError(t, err)
+			require.Equal(t, code, session.OpenID)
+		}
+		require.Len(t, server.codes, 20)
+		require.Zero(t, server.reused)
+	})
+}
+
+// What follows a reply on its connection is nobody's reply, and not for the
+// log either, where net/http would write it.
+func TestSurplusBytesAreNobodysReply(t *testing.T) {
+	var logged bytes.Buffer
+	log.SetOutput(&logged)
+	t.Cleanup(func() { log.SetOutput(log.Default().Writer()) })
+
+	server := newOneByOne(t)
+	evil := `{"session_key":"` + v1SessionKey + `","openid":"evil"}`
+	server.surplus = fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(evil), evil)
+	client := server.client(t)
+	for i := range 50 {
+		code := fmt.Sprint("code", i)
+		session, err := client.Code2Session(t.Context(), appID, code)
+		require.NoError(t, err)
+		require.Equal(t, code, session.OpenID)
+	}
+	require.Empty(t, logged.String())
+}
+
+// A TLS server that offers HTTP/2 is spoken to in HTTP/1.1, which repeats nothing.
+func TestWhatGoesOverTheWire(t *testing.T) {
+	fake := newFake()
+	server := httptest.NewUnstartedServer(fake)
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	client, err := wechat.NewClient(wechat.Config{
+		BaseURL:      server.URL + "/",
+		MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
+	})
+	require.NoError(t, err)
+	client.SetRootCAs(server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs)
+	requireLogin(t, client, fake)
+	requireLogin(t, client, fake)
+	calls := fake.Calls()
+	require.Len(t, calls, 2)
+	require.NotEqual(t, calls[0].RemoteAddr, calls[1].RemoteAddr)
+	for _, call := range calls {
+		require.Equal(t, "HTTP/1.1", call.Proto)
+		require.Zero(t, call.BodyBytes)
+		require.Equal(t, http.Header{
+			"Accept": {"application/json"}, "User-Agent": {"wxgate"}, "Connection": {"close"},
+		}, call.Header)
+	}
+}
