@@ -145,6 +145,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.check(); err != nil {
 		return err
 	}
+	for _, mp := range a.MiniPrograms {
+		a.metrics.declare(mp.AppID)
+	}
 	secrets, err := a.resolveSecrets()
 	if err != nil {
 		return err

@@ -11,6 +11,9 @@ import (
 // configuration; the collectors stay, so that a reload does not reset them.
 var collected = newMetrics()
 
+// resultOK is the result of what went well.
+const resultOK = "ok"
+
 // The results of a request that is not a login or logout.
 const (
 	resultAllowed     = "allowed"
@@ -27,6 +30,16 @@ const (
 	reasonAdmin  = "admin"
 )
 
+// storeOps are the calls that a session.Manager measures; see session.Config.
+var storeOps = []string{"get", "put", "update", "delete", "sync", "scan", "count", "ping"}
+
+// loginResults are the results of a login of a known mini program: "ok" and the
+// names of errors that can come after the mini program is known.
+var loginResults = []string{
+	resultOK, "invalid_code", "code_used", "user_blocked", "rate_limited", "wechat_rejected_gateway",
+	"wechat_bad_reply", "wechat_busy", "wechat_timeout", "store_unavailable", "canceled",
+}
+
 // metrics are the collectors. Labels come from closed sets: an openid, a token
 // or a path would make one series for each user.
 type metrics struct {
@@ -34,7 +47,7 @@ type metrics struct {
 	requests      *prometheus.CounterVec
 	exchanges     *prometheus.HistogramVec
 	inFlight      prometheus.Gauge
-	sessions      prometheus.Gauge
+	sessions      *liveSessions
 	revocations   *prometheus.CounterVec
 	storeDuration *prometheus.HistogramVec
 	storeErrors   *prometheus.CounterVec
@@ -58,9 +71,7 @@ func newMetrics() *metrics {
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "wxgate_exchanges_in_flight", Help: "Exchanges with WeChat that are under way.",
 		}),
-		sessions: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "wxgate_sessions", Help: "Live sessions, estimated.",
-		}),
+		sessions: newLiveSessions(),
 		revocations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxgate_revocations_total", Help: "Sessions ended before their time, by reason.",
 		}, []string{"reason"}),
@@ -71,6 +82,12 @@ func newMetrics() *metrics {
 		storeErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxgate_store_errors_total", Help: "Calls to the session store that failed.",
 		}, []string{"op"}),
+	}
+	for _, reason := range []string{reasonLogout, reasonCap, reasonAdmin} {
+		m.revocations.WithLabelValues(reason)
+	}
+	for _, op := range storeOps {
+		m.storeErrors.WithLabelValues(op)
 	}
 	m.allowed = m.requests.WithLabelValues(resultAllowed)
 	m.public = m.requests.WithLabelValues(resultPublic)
@@ -93,6 +110,15 @@ func registerMetrics(registry *prometheus.Registry) (*metrics, error) {
 	return m, nil
 }
 
+// declare makes the series of a mini program before anything happens: a rate
+// does not see a counter that begins with its first event.
+func (m *metrics) declare(appID string) {
+	for _, result := range loginResults {
+		m.logins.WithLabelValues(appID, result)
+	}
+	m.exchanges.WithLabelValues(appID)
+}
+
 func (m *metrics) storeCall(op string, took time.Duration, err error) {
 	m.storeDuration.WithLabelValues(op).Observe(took.Seconds())
 	if err != nil {
@@ -102,4 +128,31 @@ func (m *metrics) storeCall(op string, took time.Duration, err error) {
 
 func (m *metrics) revoked(reason string, n int) {
 	m.revocations.WithLabelValues(reason).Add(float64(n))
+}
+
+// A sample is one series of a counter, read.
+type sample struct {
+	labels map[string]string
+	value  int64
+}
+
+// samples reads all series of a counter.
+func samples(counter *prometheus.CounterVec) []sample {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(counter)
+	families, err := registry.Gather()
+	if err != nil {
+		return nil // a CounterVec cannot fail
+	}
+	var out []sample
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			s := sample{labels: make(map[string]string), value: int64(metric.GetCounter().GetValue())}
+			for _, pair := range metric.GetLabel() {
+				s.labels[pair.GetName()] = pair.GetValue()
+			}
+			out = append(out, s)
+		}
+	}
+	return out
 }
