@@ -16,7 +16,8 @@ const renewPause = time.Second
 // conns are all open connections. rueidis replaces a connection only when it
 // breaks, so this breaks those that are of no more use.
 type conns struct {
-	logger *slog.Logger
+	logger     *slog.Logger
+	subscribes bool // there are Sentinels among the servers
 
 	mu      sync.Mutex
 	open    map[*conn]struct{}
@@ -26,13 +27,13 @@ type conns struct {
 
 // A conn is one connection, known to conns until it is closed.
 type conn struct {
-	net.Conn
+	guardedConn
 	address string
 	all     *conns
 }
 
-func newConns(logger *slog.Logger) *conns {
-	return &conns{logger: logger, open: make(map[*conn]struct{})}
+func newConns(logger *slog.Logger, subscribes bool) *conns {
+	return &conns{logger: logger, subscribes: subscribes, open: make(map[*conn]struct{})}
 }
 
 // dial is rueidis' DialCtxFn.
@@ -57,7 +58,9 @@ func (c *conns) dial(ctx context.Context, address string, dialer *net.Dialer, co
 		_ = raw.Close() // nothing was sent
 		return nil, net.ErrClosed
 	}
-	opened := &conn{Conn: raw, address: address, all: c}
+	opened := &conn{address: address, all: c}
+	opened.Conn = raw
+	opened.answers.subscribes = c.subscribes
 	c.open[opened] = struct{}{}
 	return opened, nil
 }

@@ -37,7 +37,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		conns:   newConns(o.Logger),
+		conns:   newConns(o.Logger, o.SentinelMaster != ""),
 		prefix:  o.KeyPrefix,
 		timeout: o.Timeout,
 		secrets: []string{option.Password, option.Sentinel.Password},

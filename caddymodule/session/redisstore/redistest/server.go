@@ -52,6 +52,7 @@ type mode struct {
 
 var (
 	serverMode   = mode{ready: "Ready to accept connections"}
+	loadingMode  = mode{ready: "Server initialized"}
 	sentinelMode = mode{flags: []string{"--sentinel"}, ready: "+monitor"}
 )
 
@@ -186,6 +187,26 @@ func (s *Server) Kill() {
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	if err := s.launch(lookup(t, "redis-server"), serverMode); err != nil {
+		t.Fatalf("restarting redis-server: %v", err)
+	}
+}
+
+// RestartLoading is Restart with more directives, which do not go away, and
+// does not wait until the server has loaded its data.
+func (s *Server) RestartLoading(t testing.TB, directives ...string) {
+	t.Helper()
+	conf, err := os.OpenFile(s.conf, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = conf.WriteString(strings.Join(directives, "\n") + "\n")
+	if closed := conf.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.launch(lookup(t, "redis-server"), loadingMode); err != nil {
 		t.Fatalf("restarting redis-server: %v", err)
 	}
 }

@@ -1,0 +1,281 @@
+package redisstore_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/redisstore"
+	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
+)
+
+const (
+	// impatience is the Timeout where a test waits for it to pass.
+	impatience = 300 * time.Millisecond
+
+	// soon is what such a call may take on a machine that is busy.
+	soon = 20 * time.Second
+
+	// recovery is what it may take until all is well again.
+	recovery = 30 * time.Second
+)
+
+// impatient are options for tests in which the server does not answer.
+func impatient(addresses ...string) redisstore.Options {
+	return redisstore.Options{
+		Addresses:   addresses,
+		DialTimeout: 5 * time.Second,
+		Timeout:     impatience,
+		ClientCache: true,
+	}
+}
+
+// openImpatient opens a store with another timeout for opening, in which
+// several steps are to succeed on a machine that is busy.
+func openImpatient(t testing.TB, addresses ...string) session.Store {
+	t.Helper()
+	var s session.Store
+	require.Eventually(t, func() bool {
+		var err error
+		s, err = redisstore.Open(t.Context(), impatient(addresses...))
+		return err == nil
+	}, recovery, 10*time.Millisecond)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// works reports whether every operation does what it should.
+func works(t testing.TB, s session.Store) bool {
+	t.Helper()
+	ctx := t.Context()
+	if value, err := s.Get(ctx, "kept"); err != nil || string(value) != "value" {
+		require.NotErrorIs(t, err, session.ErrNotFound)
+		return false
+	}
+	if _, err := s.Get(ctx, "absent"); !errors.Is(err, session.ErrNotFound) {
+		return false
+	}
+	return s.Put(ctx, "other", []byte("v"), time.Hour) == nil &&
+		increment(ctx, s, "counter") == nil &&
+		s.Delete(ctx, "other") == nil &&
+		s.(session.Pinger).Ping(ctx) == nil
+}
+
+func requireWorks(t testing.TB, s session.Store) {
+	t.Helper()
+	require.Eventually(t, func() bool { return works(t, s) }, recovery, 10*time.Millisecond)
+}
+
+// requireFault requires an error that says no key is absent, in bounded time.
+func requireFault(t testing.TB, call func() error) error {
+	t.Helper()
+	begin := time.Now()
+	err := call()
+	require.Less(t, time.Since(begin), soon)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, session.ErrNotFound)
+	require.NotErrorIs(t, err, session.ErrClosed)
+	return err
+}
+
+// Each fault is made on the real server. Until it ends, calls fail in bounded
+// time and nobody is told that a key is absent; then the same store works.
+func TestFaults(t *testing.T) {
+	timeout := []error{os.ErrDeadlineExceeded}
+	tests := []struct {
+		name  string
+		fault func(t *testing.T, server *redistest.Server) (end func())
+		reads []error // kinds of a read's error; nil if reads go on
+		write []error // kinds of a write's error; empty: any
+	}{
+		{
+			name: "hung",
+			fault: func(_ *testing.T, server *redistest.Server) func() {
+				server.Stop()
+				return server.Continue
+			},
+			reads: timeout, write: timeout,
+		},
+		{
+			name: "killed",
+			fault: func(t *testing.T, server *redistest.Server) func() {
+				server.Do(t, "save")
+				server.Kill()
+				return func() { server.Restart(t) }
+			},
+			reads: []error{},
+		},
+		{
+			name: "paused",
+			fault: func(t *testing.T, server *redistest.Server) func() {
+				server.Do(t, "save")
+				server.Do(t, "client", "pause", "3600000", "all")
+				return func() { server.Kill(); server.Restart(t) } // it would pause CLIENT UNPAUSE, too
+			},
+			reads: timeout, write: timeout,
+		},
+		{
+			name: "writes paused",
+			fault: func(t *testing.T, server *redistest.Server) func() {
+				server.Do(t, "client", "pause", "3600000", "write")
+				return func() { server.Do(t, "client", "unpause") }
+			},
+			write: timeout,
+		},
+		{
+			name: "out of memory",
+			fault: func(t *testing.T, server *redistest.Server) func() {
+				server.Do(t, "config", "set", "maxmemory", "1")
+				return func() { server.Do(t, "config", "set", "maxmemory", "0") }
+			},
+			write: []error{session.ErrFull},
+		},
+		{
+			name: "read-only replica",
+			fault: func(t *testing.T, server *redistest.Server) func() {
+				server.Do(t, "replicaof", "127.0.0.1", "1")
+				return func() { server.Do(t, "replicaof", "no", "one") }
+			},
+			write: []error{redisstore.ErrReadOnly},
+		},
+		{
+			name: "replica that does not serve stale data",
+			fault: func(t *testing.T, server *redistest.Server) func() {
+				server.Do(t, "config", "set", "replica-serve-stale-data", "no")
+				server.Do(t, "replicaof", "127.0.0.1", "1")
+				return func() { server.Do(t, "replicaof", "no", "one") }
+			},
+			reads: []error{},
+		},
+		{
+			name: "password changed",
+			fault: func(t *testing.T, server *redistest.Server) func() {
+				server.Do(t, "config", "set", "requirepass", "another")
+				server.Do(t, "--no-auth-warning", "-a", "another", "client", "kill", "type", "normal")
+				return func() { server.Do(t, "--no-auth-warning", "-a", "another", "config", "set", "requirepass", "") }
+			},
+			reads: []error{},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			s := openImpatient(t, server.Addr)
+			require.Eventually(t, func() bool {
+				return s.Put(t.Context(), "kept", []byte("value"), 0) == nil
+			}, recovery, 10*time.Millisecond)
+			requireWorks(t, s)
+
+			end := tt.fault(t, server)
+			for range 3 {
+				read := func() error {
+					_, err := s.Get(t.Context(), "kept")
+					return err
+				}
+				if tt.reads == nil {
+					require.Eventually(t, func() bool { return read() == nil }, recovery, 10*time.Millisecond)
+				} else {
+					err := requireFault(t, read)
+					for _, kind := range tt.reads {
+						require.ErrorIs(t, err, kind)
+					}
+					requireFault(t, func() error { return s.(session.Pinger).Ping(t.Context()) })
+					requireFault(t, func() error {
+						_, err := s.Get(t.Context(), "absent")
+						return err
+					})
+				}
+				for _, write := range []func() error{
+					func() error { return s.Put(t.Context(), "other", []byte("v"), time.Hour) },
+					func() error { return increment(t.Context(), s, "counter") },
+				} {
+					err := requireFault(t, write)
+					for _, kind := range tt.write {
+						require.ErrorIs(t, err, kind)
+					}
+				}
+			}
+			end()
+			requireWorks(t, s)
+		})
+	}
+}
+
+// A server that loads its data answers LOADING to everything.
+func TestLoading(t *testing.T) {
+	server := redistest.Start(t)
+	s := openImpatient(t, server.Addr)
+	require.NoError(t, s.Put(t.Context(), "kept", []byte("value"), 0))
+	server.Do(t, "debug", "populate", "20000", "filler", "100")
+	server.Do(t, "save")
+	server.Kill()
+	server.RestartLoading(t, "key-load-delay 5000", "loading-process-events-interval-bytes 1024")
+	sawLoading := false
+	require.Eventually(t, func() bool {
+		_, err := s.Get(t.Context(), "kept")
+		require.Error(t, err)
+		require.NotErrorIs(t, err, session.ErrNotFound)
+		sawLoading = sawLoading || strings.Contains(err.Error(), "LOADING")
+		return sawLoading
+	}, recovery, 10*time.Millisecond)
+	server.Do(t, "config", "set", "key-load-delay", "0")
+	requireWorks(t, s)
+}
+
+// More calls than rueidis has room for are made of a server that hangs. All of
+// them end, and nothing is left of them.
+func TestManyCallsOfHungServer(t *testing.T) {
+	server := redistest.Start(t)
+	s := openImpatient(t, server.Addr)
+	require.Eventually(t, func() bool {
+		return s.Put(t.Context(), "kept", []byte("value"), 0) == nil
+	}, recovery, 10*time.Millisecond)
+	server.Stop()
+	begin := time.Now()
+	var all sync.WaitGroup
+	for i := range 6000 {
+		all.Go(func() {
+			_, err := s.Get(t.Context(), fmt.Sprint("key", i%500))
+			if err == nil || errors.Is(err, session.ErrNotFound) {
+				t.Errorf("a hung server answered: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	require.Less(t, time.Since(begin), soon)
+	server.Continue()
+	requireWorks(t, s)
+}
+
+// While the server refuses connections, each call tries a bounded number of
+// times.
+func TestNoRetryStorm(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr)
+	s := open(t, patient(proxy.Addr))
+	require.NoError(t, s.Put(t.Context(), "kept", []byte("value"), 0))
+	proxy.Refuse(true)
+	proxy.Cut()
+	const calls = 50
+	before := proxy.Accepted()
+	for range calls {
+		_, err := s.Get(t.Context(), "kept")
+		require.Error(t, err)
+		require.NotErrorIs(t, err, session.ErrNotFound)
+		require.Error(t, s.Put(t.Context(), "other", nil, 0))
+		require.Error(t, increment(t.Context(), s, "counter"))
+	}
+	// Three for a read, one for a write, three for an update, and one each
+	// second for the heartbeat.
+	require.LessOrEqual(t, proxy.Accepted()-before, int64(calls*8))
+	proxy.Refuse(false)
+	requireWorks(t, s)
+}
