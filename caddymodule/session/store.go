@@ -25,6 +25,9 @@ var (
 	ErrConflict = errors.New("session store is contended")
 )
 
+// MaxValue is the largest value, in bytes, that a Store must take.
+const MaxValue = 512 << 10
+
 // A Store keeps opaque values under string keys. It knows neither sessions nor
 // secrets: the Manager seals every value before it gets here, and every key is
 // a prefix followed by a hash.
@@ -32,8 +35,8 @@ var (
 // The contract, which sessiontest.Run checks:
 //
 //   - All methods may be called by many goroutines at once.
-//   - Keys are 1 to 256 bytes of any kind; values are 0 bytes to 1 MiB. The
-//     store keeps no reference to a key or value it was given, and the caller
+//   - Keys are 1 to 256 bytes of any kind; values are 0 bytes to MaxValue.
+//     The store keeps no reference to a key or value it was given, and the caller
 //     may keep and change what it was handed.
 //   - When a write returns nil, every later read sees it, from any goroutine
 //     and, for a shared store, from any node (see Observer for caches).

@@ -200,8 +200,10 @@ func (t *transaction) exec(ctx context.Context, write rueidis.Completed) error {
 	if rueidis.IsRedisNil(err) {
 		return errConflict
 	}
-	if refused := replies[1].Error(); refused != nil {
-		return refused // says more than the EXECABORT that follows it
+	for _, earlier := range replies[:2] {
+		if refused := earlier.Error(); refused != nil {
+			return refused // says more than the error of EXEC that follows it
+		}
 	}
 	if err != nil {
 		return err

@@ -125,7 +125,7 @@ func testOddKeysAndValues(t *testing.T, s session.Store) {
 	for c := range 256 {
 		every.WriteByte(byte(c))
 	}
-	keys := []string{"k", "\x00", "\xff", "a b", "a\r\nb", "*", "{tag}", "session:*", "!badger!x", every.String(), strings.Repeat("\xff", 256)}
+	keys := []string{"k", "\x00", "\xff", "a b", "a\r\nb", "*", "{tag}", "session:**", "!badger!x", every.String(), strings.Repeat("\xff", 256)}
 	for c := range 256 {
 		keys = append(keys, "session:"+string([]byte{byte(c)}))
 	}
@@ -141,7 +141,7 @@ func testOddKeysAndValues(t *testing.T, s session.Store) {
 		"zero":       {0},
 		"newline":    []byte("\r\n"),
 		"every byte": []byte(every.String()),
-		"large":      bytes.Repeat([]byte{7}, 1<<20),
+		"large":      bytes.Repeat([]byte{7}, session.MaxValue),
 	}
 	for name, value := range values {
 		require.NoError(t, s.Put(t.Context(), "session:v", value, time.Hour), name)

@@ -1,0 +1,41 @@
+package badgerstore
+
+import (
+	"fmt"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+)
+
+// writeReserve is what must be free for any write. Badger writes tables in the
+// background through memory maps, and a page that the disk has no block for
+// ends the process: what it may have begun must find its room.
+const writeReserve = 64 << 20
+
+// closeReserve is what must be free for Badger to flush its last table.
+const closeReserve = 2 * memTableSize
+
+// room knows how much space the disk has left. The question is a system call
+// of about a microsecond, so it is asked each time.
+type room struct {
+	dir     string
+	minFree uint64
+}
+
+// Room implements session.RoomChecker. Below MinFree there is no room for new
+// sessions; reads, revocations and renewals go on.
+func (s *Store) Room() error { return s.room.check(max(s.room.minFree, writeReserve)) }
+
+// Free implements session.RoomChecker.
+func (s *Store) Free() (bytes uint64, ok bool) { return freeBytes(s.dir) }
+
+// checkWrite returns an error wrapping session.ErrFull if nothing at all may
+// be written any more.
+func (r *room) checkWrite() error { return r.check(writeReserve) }
+
+func (r *room) check(least uint64) error {
+	if free, ok := freeBytes(r.dir); ok && free < least {
+		return fmt.Errorf("%w: %d MiB are free in %s, at least %d are needed",
+			session.ErrFull, free>>20, r.dir, (least+1<<20-1)>>20)
+	}
+	return nil
+}

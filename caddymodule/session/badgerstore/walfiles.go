@@ -1,0 +1,177 @@
+package badgerstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// walFiles follows Badger's write-ahead log, a file per memtable, numbered
+// upwards. Badger syncs only the newest one when it is asked to, and not the
+// directory: a write may lie in a file that was full just before the sync, and
+// would be lost with the power. So the files are synced here.
+type walFiles struct {
+	dir    string
+	from   int      // the oldest that may hold something unsynced
+	newest int      // the newest that is known
+	file   *os.File // the newest
+	tables int64    // size of the list of tables when it was last synced
+}
+
+const walExt = ".mem"
+
+func walPath(dir string, number int) string {
+	return filepath.Join(dir, fmt.Sprintf("%05d%s", number, walExt))
+}
+
+// sync makes durable whatever was written before the call.
+func (w *walFiles) sync() error {
+	if err := w.find(); err != nil {
+		return err
+	}
+	for ; w.from < w.newest; w.from++ {
+		if err := syncWAL(walPath(w.dir, w.from)); err != nil {
+			return err
+		}
+	}
+	if w.file != nil {
+		if err := syncData(w.file); err != nil {
+			return err
+		}
+	}
+	return w.syncNames()
+}
+
+// find turns to the newest file.
+func (w *walFiles) find() error {
+	newest, err := w.findNewest()
+	if err != nil || (w.file != nil && newest == w.newest) {
+		return err
+	}
+	return w.follow(newest)
+}
+
+// follow turns to a new file. Its blocks are allocated at once, so that Badger,
+// which writes to it through a memory map, finds them when the disk is full.
+func (w *walFiles) follow(number int) error {
+	if w.file != nil {
+		w.file.Close()
+		w.file = nil
+	}
+	w.newest = number
+	f, err := os.OpenFile(walPath(w.dir, number), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return syncDir(w.dir) // it is a table already
+	}
+	if err != nil {
+		return err
+	}
+	w.file = f
+	if err := allocate(f, walSize); err != nil {
+		return err
+	}
+	return syncDir(w.dir)
+}
+
+// syncNames makes the list of tables and their names durable, if there are new
+// ones: Badger syncs the one, but not always the other, and the marker must
+// not be ahead of either.
+func (w *walFiles) syncNames() error {
+	size := manifestSize(w.dir)
+	if size == w.tables {
+		return nil
+	}
+	f, err := os.OpenFile(filepath.Join(w.dir, manifestName), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := syncData(f); err != nil {
+		return err
+	}
+	w.tables = size
+	return syncDir(w.dir)
+}
+
+// findNewest looks for files after the newest known one. They are removed in
+// order, so while that one is there, those after it are too.
+func (w *walFiles) findNewest() (int, error) {
+	if w.newest > 0 && exists(walPath(w.dir, w.newest)) {
+		newest := w.newest
+		for exists(walPath(w.dir, newest+1)) {
+			newest++
+		}
+		return newest, nil
+	}
+	numbers, err := listWAL(w.dir)
+	if err != nil || len(numbers) == 0 {
+		return w.newest, err
+	}
+	if w.from == 0 {
+		w.from = numbers[0]
+	}
+	return numbers[len(numbers)-1], nil
+}
+
+func (w *walFiles) close() {
+	if w.file != nil {
+		w.file.Close()
+	}
+}
+
+// syncWAL syncs a file that is no longer written to. If it is gone, Badger has
+// made a table of it, which it has synced.
+func syncWAL(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return syncData(f)
+}
+
+// listWAL returns the numbers of the log files, in order.
+func listWAL(dir string) ([]int, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var numbers []int
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), walExt)
+		if !ok {
+			continue
+		}
+		number, err := strconv.Atoi(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s is not a name of Badger's", ErrDamaged, e.Name())
+		}
+		numbers = append(numbers, number)
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// manifestSize returns the size of Badger's list of tables, -1 if it is gone.
+func manifestSize(dir string) int64 {
+	info, err := os.Stat(filepath.Join(dir, manifestName))
+	if err != nil {
+		return -1
+	}
+	return info.Size()
+}
+
+const manifestName = "MANIFEST"
