@@ -131,7 +131,7 @@ func TestRefusedReloadLeavesTheOldConfigurationServing(t *testing.T) {
 		cfg  gatewaytest.Config
 		want string
 	}{
-		"unknown option":       {gatewaytest.Config{Site: "no_such_option"}, `unrecognized option "no_such_option"`},
+		"unknown option":       {gatewaytest.Config{Site: "no_such_option"}, "no_such_option"},
 		"header not expected":  {gatewaytest.Config{Servers: "timeouts {\n}"}, "expected_underscore_headers 3rd_session"},
 		"unset secret":         {gatewaytest.Config{App: "miniprogram wx00000000000000ff {env.NO_SUCH_SECRET}"}, "{env.NO_SUCH_SECRET} is not set"},
 		"other store options":  {gatewaytest.Config{App: "store badger {\nsync_writes off\n}"}, "restart Caddy to change them"},

@@ -87,7 +87,7 @@ func toAnswer(err error) answer {
 }
 
 func wechatAnswer(err *wechat.Error) answer {
-	a := answer{retryAfter: err.RetryAfter, name: string(err.Kind)}
+	a := answer{name: string(err.Kind)}
 	if err.HasErrcode {
 		a.errcode = &err.Errcode
 	}
@@ -114,9 +114,9 @@ func wechatAnswer(err *wechat.Error) answer {
 	default:
 		a.status, a.name, a.message = http.StatusBadGateway, string(wechat.BadReply), "WeChat's answer could not be used"
 	}
-	// A client that is told to come back is told when.
-	if a.retryAfter <= 0 && (a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests) {
-		a.retryAfter = time.Second
+	// Who is told to come back is told when; the others are not.
+	if a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests {
+		a.retryAfter = max(err.RetryAfter, time.Second)
 	}
 	return a
 }

@@ -96,12 +96,24 @@ func (x *exchange) report(appID string, err error) {
 		return
 	}
 	x.app.logger.Error("exchange with WeChat failed",
-		zap.String("appid", appID),
-		zap.String("result", string(wx.Kind)),
-		zap.Int64("errcode", wx.Errcode),
-		zap.String("reason", wx.Reason),
-		zap.String("errmsg", wx.Errmsg),
-		zap.String("rid", wx.RID))
+		append(wechatFields(wx), zap.String("appid", appID), zap.String("result", string(wx.Kind)))...)
+}
+
+// wechatFields are what the log says of WeChat's answer: its support asks for
+// the rid.
+func wechatFields(err *wechat.Error) []zap.Field {
+	var fields []zap.Field
+	if err.HasErrcode {
+		fields = append(fields, zap.Int64("errcode", err.Errcode))
+	}
+	for _, field := range []struct{ name, value string }{
+		{"reason", err.Reason}, {"errmsg", err.Errmsg}, {"rid", err.RID},
+	} {
+		if field.value != "" {
+			fields = append(fields, zap.String(field.name, field.value))
+		}
+	}
+	return fields
 }
 
 func (x *exchange) ask(ctx context.Context, appID, code string) (wechat.Code2Session, error) {

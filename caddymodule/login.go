@@ -244,10 +244,7 @@ func (a *App) recordLogin(r *http.Request, appID string, created session.Created
 	if err != nil {
 		result = toAnswer(err).name
 		if wx, ok := errors.AsType[*wechat.Error](err); ok {
-			fields = append(fields, zap.String("reason", wx.Reason), zap.String("errmsg", wx.Errmsg), zap.String("rid", wx.RID))
-			if wx.HasErrcode {
-				fields = append(fields, zap.Int64("errcode", wx.Errcode))
-			}
+			fields = append(fields, wechatFields(wx)...)
 		}
 	} else {
 		fields = append(fields, zap.String("user", a.hashOpenID(created.Session.AppID, created.Session.OpenID)), zap.String("session", created.Session.ID))

@@ -40,8 +40,15 @@ func (g *Gateway) Raw(text string) Response {
 }
 
 // SendRaw is Raw for any address.
-func SendRaw(addr, text string) (Response, error) {
-	conn, err := net.Dial("tcp", addr)
+func SendRaw(addr, text string) (Response, error) { return SendRawFrom("", addr, text) }
+
+// SendRawFrom is SendRaw from a loopback address of one's own choice.
+func SendRawFrom(source, addr, text string) (Response, error) {
+	dialer := net.Dialer{Timeout: patience}
+	if source != "" {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(source)}
+	}
+	conn, err := dialer.Dial("tcp", addr)
 	if err != nil {
 		return Response{}, err
 	}
@@ -54,6 +61,16 @@ func SendRaw(addr, text string) (Response, error) {
 	}
 	method, _, _ := strings.Cut(text, " ")
 	return ReadResponse(http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method}))
+}
+
+// SendAndLeave sends text as it stands and hangs up without reading an answer.
+func SendAndLeave(addr, text string) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, strings.ReplaceAll(text, "\n", "\r\n"))
 }
 
 // ReadResponse reads an answer to its end.
@@ -96,12 +113,26 @@ type Login struct {
 // Login logs a user of the first mini program in.
 func (g *Gateway) Login(user string) Login {
 	g.tb.Helper()
-	resp := g.Post("/login", `{"code":"`+g.WeChat.IssueCode(AppID, user)+`"}`)
+	return g.LoginTo(AppID, user)
+}
+
+// LoginTo logs a user of any mini program in.
+func (g *Gateway) LoginTo(appID, user string) Login {
+	g.tb.Helper()
+	resp := g.Post("/login", `{"code":"`+g.WeChat.IssueCode(appID, user)+`","appid":"`+appID+`"}`)
 	require.Equal(g.tb, http.StatusOK, resp.Status, resp.Body)
 	var login Login
 	require.NoError(g.tb, json.Unmarshal([]byte(resp.Body), &login))
 	require.Len(g.tb, login.Token, 43)
 	return login
+}
+
+// AdminStatus is the status of a GET at the admin endpoint.
+func (g *Gateway) AdminStatus(path string) int {
+	g.tb.Helper()
+	resp, err := ReadResponse(g.AdminClient().Get("http://admin" + path))
+	require.NoError(g.tb, err)
+	return resp.Status
 }
 
 // OpenID is what the sandbox WeChat calls a user of the first mini program.

@@ -1,0 +1,144 @@
+package main_test
+
+import (
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
+)
+
+// everySurface logs all there is, with the log filters of Caddyfile.example.
+const everySurface = `{
+	debug
+	admin $ADMIN
+	auto_https off
+	servers {
+		expected_underscore_headers 3rd_session
+		metrics
+	}
+	log {
+		level DEBUG
+		format filter {
+			request>headers>3rd_session delete
+			request>headers>Authorization delete
+			wrap json
+		}
+	}
+	wxgate {
+		miniprogram wx0000000000000001 {env.WX_SECRET}
+		wechat_api $WECHAT
+		exchange_timeout 1s
+		encryption_key {env.WXGATE_KEY}
+	}
+}
+
+http://$LISTEN {
+	log {
+		format filter {
+			request>headers>3rd_session delete
+			request>headers>Authorization delete
+			request>uri query {
+				replace code REDACTED
+			}
+			wrap json
+		}
+	}
+	wxgate {
+		token_from 3rd_session bearer
+		public /public/*
+	}
+	reverse_proxy $UPSTREAM
+	handle_errors {
+		respond "{err.status_code} {err.message} {err.trace}"
+	}
+}
+`
+
+func TestCanariesAppearNowhere(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Whole: everySurface, Env: []string{"WXGATE_KEY=" + someKey}})
+	canaries := map[string]string{"secret": gatewaytest.Secret, "encryption key": someKey}
+	var answers strings.Builder
+	answer := func(resp gatewaytest.Response) gatewaytest.Response {
+		answers.WriteString(resp.Body)
+		for name, values := range resp.Header {
+			answers.WriteString(name + ": " + strings.Join(values, " ") + "\n")
+		}
+		return resp
+	}
+
+	// A good login, and each way in which one goes wrong.
+	code := g.WeChat.IssueCode(gatewaytest.AppID, "alice")
+	canaries["code"] = code
+	token := g.Login("alice").Token
+	canaries["token"] = token
+	canaries["session_key"] = g.WeChat.SessionKey(gatewaytest.AppID, "alice")
+	secretInvalid := int64(40125)
+	for i, script := range []fakewechat.Script{
+		{Errcode: &secretInvalid, Errmsg: "invalid appsecret " + gatewaytest.Secret + " for canary-of-a-client-0"},
+		{Redirect: "http://127.0.0.1:1/?secret=" + gatewaytest.Secret, Status: http.StatusFound},
+		{HangUp: fakewechat.HangUpBefore},
+		{Hold: true},
+	} {
+		g.WeChat.Script(script)
+		madeUp := "canary-of-a-client-" + strconv.Itoa(i)
+		canaries["made-up code "+madeUp] = madeUp
+		answer(g.Post("/login", `{"code":"`+madeUp+`"}`))
+	}
+	g.WeChat.Release()
+	answer(g.Post("/login", `{"code":"`+code+`","appid":"`+gatewaytest.Secret+`"}`))
+	answer(g.Post("/login?code="+code, `{"code":"`+code+` "}`))
+
+	// The token in every place, live, forged and dead, also where the proxy fails.
+	g.Upstream.Handle(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	for _, line := range []string{gatewaytest.Token(token), "Authorization: Bearer " + token} {
+		answer(g.Get("/", line))
+		answer(g.Get("/public/a", line))
+		answer(g.Get("/", line, gatewaytest.Token(strings.Repeat("A", 43))))
+	}
+	g.Upstream.Handle(nil)
+	answer(g.Get("/", gatewaytest.Token(token)))
+	for _, r := range g.Upstream.Take() {
+		require.NotContains(t, string(r.Raw), token)
+	}
+	answer(g.Post("/logout", "", gatewaytest.Token(token)))
+	answer(g.Get("/", gatewaytest.Token(token)))
+
+	surfaces := map[string]string{"answers": answers.String(), "log": g.Output()}
+	for _, path := range []string{
+		"/config/", "/metrics", "/debug/vars", "/debug/pprof/goroutine?debug=2", "/debug/pprof/cmdline",
+		"/wxgate/stats", "/wxgate/users/" + gatewaytest.AppID + "/" + g.OpenID("alice"), "/wxgate/ready", "/reverse_proxy/upstreams",
+	} {
+		resp, err := gatewaytest.ReadResponse(g.AdminClient().Get("http://admin" + path))
+		require.NoError(t, err)
+		surfaces[path] = resp.Body
+	}
+	require.NoError(t, filepath.WalkDir(g.Dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		surfaces[path] = string(content)
+		return err
+	}))
+	// In the store not even the openid stands in the clear.
+	canaries["openid"] = g.OpenID("alice")
+	for where, text := range surfaces {
+		for what, canary := range canaries {
+			if what == "openid" && !strings.Contains(where, "/sessions/") {
+				continue
+			}
+			// Not NotContains: its message would print it all.
+			require.False(t, strings.Contains(text, canary), "the %s appears in %s", what, where)
+		}
+	}
+	require.Contains(t, surfaces["log"], "exchange with WeChat failed")
+	require.Contains(t, surfaces["/metrics"], "wxgate_logins_total")
+}
