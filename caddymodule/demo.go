@@ -159,7 +159,7 @@ var demoCaddyfile = template.Must(template.New("demo").Parse(`{
 	persist_config off
 	auto_https off
 	log {
-		level WARN
+		level ERROR
 		exclude wxgate
 	}
 	servers {
@@ -243,7 +243,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 // printDemo writes the steps to try. Each line is run by a test.
 func printDemo(w io.Writer, base string) {
 	fmt.Fprint(w, strings.ReplaceAll(`wxgate demo: a sandbox, not for real users. Whoever reaches it can log in as anyone.
-wxgate 演示:这是沙箱,不要给真实用户使用。能访问它的人可以用任意身份登录。
+wxgate 演示：这是沙箱，不要给真实用户使用。能访问它的人可以用任意身份登录。
 
 Open BASE/ in a browser, or go through it with curl:
 
@@ -257,13 +257,13 @@ TOKEN=$(curl -s BASE/login -H 'Content-Type: application/json' -d "{\"code\":\"$
 curl -s BASE/orders -H "3rd_session: $TOKEN"
 
 # 4. Call without it: 401, and the upstream sees nothing
-curl -s -i BASE/orders
+curl -s -i -w '\n' BASE/orders
 
 # 5. Log out: 204
 curl -s -i -X POST BASE/logout -H "3rd_session: $TOKEN"
 
 # 6. Call again: 401, the token is dead
-curl -s -i BASE/orders -H "3rd_session: $TOKEN"
+curl -s -i -w '\n' BASE/orders -H "3rd_session: $TOKEN"
 
 Press Ctrl+C to stop.
 `, "BASE", base))
