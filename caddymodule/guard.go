@@ -84,6 +84,11 @@ func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, next caddyht
 
 // serveHealth tells a load balancer whether this gateway can do its work.
 func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
+	if caddy.Exiting() {
+		// Within Caddy's shutdown_delay requests are still served, and the
+		// load balancer has the time to go elsewhere.
+		return writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "stopping"})
+	}
 	if err := h.app.ready(r.Context()); err != nil {
 		return h.fail(w, r, err)
 	}
