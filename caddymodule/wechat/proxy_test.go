@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"testing"
 
@@ -72,12 +73,24 @@ func TestTheConfiguredProxyIsATunnel(t *testing.T) {
 	require.Equal(t, []string{"Basic dXNlcjpwYXNz"}, proxy.auth)
 }
 
+// TestMain sets the environment's proxy before net/http looks at it, which it
+// does once in a process.
+func TestMain(m *testing.M) {
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
+		if err := os.Setenv(name, "http://proxy.invalid:3128"); err != nil {
+			panic(err)
+		}
+	}
+	m.Run()
+}
+
 // The proxy variables are set for everything that runs on a machine, and would
 // have the last word on where the secret goes.
 func TestTheEnvironmentsProxyIsNotUsed(t *testing.T) {
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
-		t.Setenv(name, "http://proxy.invalid:3128")
-	}
+	env, err := http.ProxyFromEnvironment(httptest.NewRequest(http.MethodGet, "https://api.weixin.qq.com", nil))
+	require.NoError(t, err)
+	require.Equal(t, "proxy.invalid:3128", env.Host)
+
 	client, err := wechat.NewClient(wechat.Config{MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}}})
 	require.NoError(t, err)
 	var dialed []string
