@@ -28,6 +28,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 			}
 		}
 		h.varyByToken(w.Header())
+		h.passed(r, h)
 		return next.ServeHTTP(w, r)
 	case errors.Is(err, errMissingSession):
 		h.metrics.missing.Inc()
@@ -76,10 +77,9 @@ func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, next caddyht
 			return h.fail(w, r, err)
 		}
 	}
-	response := &userResponse{ResponseWriter: w, handler: h, session: s}
-	h.open.add(response)
-	defer h.open.remove(response)
-	return next.ServeHTTP(response, r)
+	u := &userResponse{ResponseWriter: w, handler: h, session: s}
+	h.passed(r, u)
+	return h.open.serve(u, r, next)
 }
 
 // serveHealth tells a load balancer whether this gateway can do its work.

@@ -70,6 +70,8 @@ type Handler struct {
 	identity identityHeaders
 	apps     []string // the appids that this site serves
 	open     *openRequests
+
+	markPassed bool // error routes ask how a request passed
 }
 
 const (
@@ -102,12 +104,16 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("%w", err)
 	}
 	h.tokens = newTokenSources(h.TokenFrom, h.ForwardToken)
-	h.identity = newIdentityHeaders(h.Inject)
+	h.identity = newIdentityHeaders(h.Inject, h.tokens.headers)
 	h.open = newOpenRequests(time.Duration(h.Recheck), h.app)
 
 	// A header that Caddy would drop is found here and not by the first user.
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	return checkExpected(server, slices.Concat(h.tokens.headers, h.identity.names()))
+	if err := checkExpected(server, slices.Concat(h.tokens.headers, h.identity.names())); err != nil {
+		return err
+	}
+	h.guardErrorRoutes(server)
+	return nil
 }
 
 func (h *Handler) setDefaults() {

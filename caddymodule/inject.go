@@ -110,15 +110,16 @@ func (in Inject) headers() []identityHeader {
 // identityHeaders are the headers that a site injects, and thereby protects.
 type identityHeaders struct {
 	set       []identityHeader
+	tokens    []string // the headers that carry the token, canonical
 	protected foldedNames
 }
 
-func newIdentityHeaders(inject []Inject) identityHeaders {
-	var h identityHeaders
+func newIdentityHeaders(inject []Inject, tokens []string) identityHeaders {
+	h := identityHeaders{tokens: tokens}
 	for _, in := range inject {
 		h.set = append(h.set, in.headers()...)
 	}
-	h.protected = newFoldedNames(append(h.names(), headerOpenData))
+	h.protected = newFoldedNames(slices.Concat(h.names(), tokens, []string{headerOpenData}))
 	return h
 }
 

@@ -6,7 +6,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
@@ -24,21 +27,39 @@ type openRequests struct {
 	armed bool
 }
 
-// openRequest is a request's place in the list, guarded by the list's lock.
+// openRequest is what makes a request end with its session.
 type openRequest struct {
-	next, prev *userResponse
-	listed     bool
-	conn       net.Conn // once it is taken over
+	next, prev *userResponse // guarded by the list's lock
+
+	over atomic.Bool // the session has ended
+
+	mu     sync.Mutex // guards the rest
+	left   bool       // the handlers have returned
+	conn   net.Conn   // once a WebSocket has taken it over
+	cancel context.CancelFunc
 }
 
 func newOpenRequests(recheck time.Duration, app *App) *openRequests {
 	return &openRequests{app: app, every: recheck / 2}
 }
 
+// serve runs the handlers behind the gate for one request of a user.
+func (o *openRequests) serve(u *userResponse, r *http.Request, next caddyhttp.Handler) error {
+	if r.ProtoMajor == 3 {
+		// HTTP/3 alone does not cancel a request whose deadlines pass.
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		u.stream.cancel = cancel
+		r = r.WithContext(ctx)
+	}
+	o.add(u)
+	defer o.leave(u)
+	return next.ServeHTTP(u, r)
+}
+
 func (o *openRequests) add(u *userResponse) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	u.stream.listed = true
 	u.stream.next = o.first
 	if o.first != nil {
 		o.first.stream.prev = u
@@ -61,66 +82,103 @@ func (o *openRequests) remove(u *userResponse) {
 	if u.stream.next != nil {
 		u.stream.next.stream.prev = u.stream.prev
 	}
-	u.stream = openRequest{}
+	u.stream.next, u.stream.prev = nil, nil
 }
 
-func (o *openRequests) hijacked(u *userResponse, conn net.Conn) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	u.stream.conn = conn
+// leave is the end of a request, after which nothing may touch its connection:
+// it may be another request's, and behind a proxy another user's. If ending it
+// has begun, the connection is spoilt, so the server must not use it again.
+func (o *openRequests) leave(u *userResponse) {
+	o.remove(u)
+	u.stream.mu.Lock()
+	u.stream.left = true
+	hijacked := u.stream.conn != nil
+	u.stream.mu.Unlock()
+	if u.stream.over.Load() && !hijacked {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // look ends the requests whose session has ended. The timer is armed again
 // only while something is open, so a configuration that has gone leaves
 // nothing behind.
 func (o *openRequests) look() {
-	o.mu.Lock()
 	var open []*userResponse
+	o.mu.Lock()
 	for u := o.first; u != nil; u = u.stream.next {
 		open = append(open, u)
 	}
-	o.armed = len(open) > 0
-	if o.armed {
-		time.AfterFunc(o.every, o.look)
-	}
 	o.mu.Unlock()
 
+	ctx, cancel := context.WithTimeout(context.Background(), o.every)
+	defer cancel()
 	for _, u := range open {
-		if o.ended(u.session) {
-			o.end(u)
+		if o.ended(ctx, u.session) {
+			u.end()
 		}
+	}
+
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.armed = o.first != nil
+	if o.armed {
+		time.AfterFunc(o.every, o.look)
 	}
 }
 
 // ended reports whether a session is known to have ended. While the store
-// cannot say, a stream that was let in goes on.
-func (o *openRequests) ended(s *session.Session) bool {
+// cannot say, a stream that was let in goes on; when the last configuration
+// has closed the store, nobody can ever say, and it ends.
+func (o *openRequests) ended(ctx context.Context, s *session.Session) bool {
 	sessions, err := o.app.sessions()
 	if err != nil {
 		return errors.Is(err, errNotOpen)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), o.every)
-	defer cancel()
 	err = sessions.Alive(ctx, s)
 	return errors.Is(err, session.ErrInvalid) || errors.Is(err, session.ErrClosed)
 }
 
-// end breaks a request off, if it is still under way: afterwards its connection
-// may be another request's. A connection that was taken over is closed. On
-// others the deadlines pass: HTTP/1.1 and HTTP/2 then cancel the request, and
-// HTTP/3 fails at the next write.
-func (o *openRequests) end(u *userResponse) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !u.stream.listed {
-		return
-	}
-	if u.stream.conn != nil {
-		_ = u.stream.conn.Close()
+// hijacked keeps the connection that a WebSocket has taken over.
+func (u *userResponse) hijacked(conn net.Conn) {
+	u.stream.mu.Lock()
+	defer u.stream.mu.Unlock()
+	u.stream.conn = conn
+}
+
+// end breaks a request off, if it is still under way. What is written later
+// fails by the mark; whoever waits is woken: deadlines that have passed end
+// reads and writes, and for HTTP/1.1 and HTTP/2 they cancel the request. Each
+// look ends it again, in case a deadline was moved at that very moment.
+//
+// It never waits for a client. Closing a TLS connection would, for seconds, if
+// the client does not read.
+func (u *userResponse) end() {
+	u.stream.over.Store(true)
+	u.stream.mu.Lock()
+	defer u.stream.mu.Unlock()
+	if u.stream.left {
 		return
 	}
 	past := time.Unix(1, 0)
-	control := http.NewResponseController(u.ResponseWriter)
-	_ = control.SetReadDeadline(past)
-	_ = control.SetWriteDeadline(past)
+	if u.stream.conn != nil {
+		_ = u.stream.conn.SetDeadline(past)
+		return
+	}
+	if u.stream.cancel != nil {
+		u.stream.cancel()
+	}
+	_ = http.NewResponseController(u.ResponseWriter).SetReadDeadline(past)
+	// Caddy's own writer above it keeps write deadlines in an unguarded field.
+	_ = http.NewResponseController(innermost(u.ResponseWriter)).SetWriteDeadline(past)
+}
+
+// innermost returns the server's own writer below those that wrap it.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = wrapper.Unwrap()
+	}
 }

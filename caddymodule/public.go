@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // checkPath judges a path that is compared as it stands.
@@ -67,26 +69,31 @@ func isPublic(patterns []string, u *url.URL) bool {
 // what one server takes for a public path another may clean, decode once more
 // or cut off, and serve something else.
 func plainPath(u *url.URL) bool {
-	if !strings.HasPrefix(u.Path, "/") {
+	if !strings.HasPrefix(u.Path, "/") || !utf8.ValidString(u.Path) {
 		return false
 	}
-	escaped := u.EscapedPath()
+	escaped := strings.ToLower(u.EscapedPath())
 	// The decoded path shows what is encoded once, and, where a second
 	// decoding would find something, an encoded percent sign.
-	for _, p := range []string{u.Path, strings.ToLower(escaped)} {
+	for _, p := range []string{u.Path, escaped} {
 		if strings.Contains(p, "//") || strings.ContainsAny(p, `;\`) {
 			return false
 		}
 		for segment := range strings.SplitSeq(p, "/") {
-			if segment == "." || segment == ".." {
+			// Windows takes `.. ` and `...` for dot segments too.
+			if segment != "" && strings.Trim(segment, ". ") == "" {
 				return false
 			}
 		}
 	}
-	for _, encoded := range []string{"%2f", "%5c", "%2e", "%00", "%25", "%3b"} {
-		if strings.Contains(strings.ToLower(escaped), encoded) {
+	for _, encoded := range notPlain {
+		if strings.Contains(escaped, encoded) {
 			return false
 		}
 	}
-	return !strings.ContainsFunc(u.Path, func(r rune) bool { return r < ' ' || r == 0x7f })
+	return !strings.ContainsFunc(u.Path, unicode.IsControl)
 }
+
+// notPlain are the signs that mean something in a path or end it, encoded:
+// slash, backslash, dot, NUL, percent, semicolon, question mark, hash.
+var notPlain = []string{"%2f", "%5c", "%2e", "%00", "%25", "%3b", "%3f", "%23"}

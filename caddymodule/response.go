@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -20,22 +21,28 @@ type userResponse struct {
 	handler *Handler
 	session *session.Session
 	wrote   bool
+	own     [2]string // room for the header values that are set here
 	stream  openRequest
 }
+
+// errSessionEnded breaks off a response that outlived its session.
+var errSessionEnded = errors.New("the session has ended")
 
 // WriteHeader implements http.ResponseWriter.
 func (u *userResponse) WriteHeader(status int) {
 	// An informational response is not the one that caches keep.
 	if !u.wrote && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		u.wrote = true
-		makePrivate(u.Header())
-		u.handler.varyByToken(u.Header())
+		u.makePrivate(u.Header())
 	}
 	u.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements io.Writer.
 func (u *userResponse) Write(p []byte) (int, error) {
+	if u.stream.over.Load() {
+		return 0, errSessionEnded
+	}
 	u.writeHeader()
 	return u.ResponseWriter.Write(p)
 }
@@ -46,10 +53,25 @@ func (u *userResponse) writeHeader() {
 	}
 }
 
-// ReadFrom implements io.ReaderFrom, so that files still go out by sendfile.
+// ReadFrom implements io.ReaderFrom, so that the server's own buffers serve.
 func (u *userResponse) ReadFrom(r io.Reader) (int64, error) {
 	u.writeHeader()
-	return io.Copy(u.ResponseWriter, r)
+	return io.Copy(u.ResponseWriter, liveReader{r, &u.stream})
+}
+
+// liveReader ends with the session: a file goes out in one call, which would
+// otherwise go on until the file's end.
+type liveReader struct {
+	source io.Reader
+	stream *openRequest
+}
+
+// Read implements io.Reader.
+func (l liveReader) Read(p []byte) (int, error) {
+	if l.stream.over.Load() {
+		return 0, errSessionEnded
+	}
+	return l.source.Read(p)
 }
 
 // FlushError implements what http.ResponseController looks for.
@@ -62,7 +84,7 @@ func (u *userResponse) FlushError() error {
 func (u *userResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(u.ResponseWriter).Hijack()
 	if err == nil {
-		u.handler.open.hijacked(u, conn)
+		u.hijacked(conn)
 	}
 	return conn, rw, err
 }
@@ -70,44 +92,85 @@ func (u *userResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (u *userResponse) Unwrap() http.ResponseWriter { return u.ResponseWriter }
 
-// cacheOverrides are response headers that some shared cache obeys instead of
-// Cache-Control.
-var cacheOverrides = []string{
-	"Cdn-Cache-Control", "Cloudflare-Cdn-Cache-Control", "Edge-Control", "Surrogate-Control", "X-Accel-Expires",
+// makePrivate keeps shared caches from storing a response that was made for
+// one user, also if the upstream calls it public, and from handing it to
+// another if they store it all the same. What the upstream says about the
+// user's own cache stays.
+func (u *userResponse) makePrivate(header http.Header) {
+	for name := range header {
+		if overridesCacheControl(name) {
+			delete(header, name)
+		}
+	}
+	u.own[0] = privateCacheControl(header["Cache-Control"])
+	header["Cache-Control"] = u.own[:1:1]
+	if _, present := header["Vary"]; !present {
+		u.own[1] = u.handler.tokens.varyValue
+		header["Vary"] = u.own[1:]
+		return
+	}
+	u.handler.varyByToken(header)
 }
 
-// makePrivate keeps shared caches from storing a response that was made for
-// one user, also if the upstream calls it public. What the upstream says about
-// the user's own cache stays.
-func makePrivate(header http.Header) {
-	for _, name := range cacheOverrides {
-		delete(header, name)
+// overridesCacheControl finds the response headers that some shared cache obeys
+// instead of Cache-Control: those of RFC 9213 end like it, as in
+// CDN-Cache-Control; the others are older.
+func overridesCacheControl(name string) bool {
+	switch name {
+	case "Cache-Control":
+		return false
+	case "Edge-Control", "Surrogate-Control", "X-Accel-Expires":
+		return true
+	default:
+		return strings.HasSuffix(name, "-Cache-Control")
 	}
-	values, present := header["Cache-Control"]
-	if !present {
-		header["Cache-Control"] = []string{"private"}
-		return
+}
+
+// privateCacheControl adds private, and keeps of what was said only the
+// directives that cannot allow a shared cache anything (RFC 9111, RFC 5861,
+// RFC 8246). Their quoted forms, which limit no-cache to some headers, are made
+// whole: that is stricter, and no comma within quotes can be misread.
+func privateCacheControl(values []string) string {
+	if len(values) == 0 {
+		return "private"
 	}
 	kept := []string{"private"}
 	for _, value := range values {
-		for directive := range strings.SplitSeq(value, ",") {
-			directive = strings.TrimSpace(directive)
-			name, _, _ := strings.Cut(strings.ToLower(directive), "=")
-			switch strings.TrimSpace(name) {
-			case "", "public", "private", "s-maxage", "proxy-revalidate":
-			default:
-				kept = append(kept, directive)
+		for directive := range strings.SplitSeq(strings.ToLower(value), ",") {
+			name, argument, _ := strings.Cut(strings.TrimSpace(directive), "=")
+			switch name {
+			case "no-cache", "no-store", "no-transform", "must-revalidate", "immutable":
+				kept = append(kept, name)
+			case "max-age", "stale-while-revalidate", "stale-if-error":
+				if isDigits(argument) {
+					kept = append(kept, name+"="+argument)
+				}
 			}
 		}
 	}
-	header["Cache-Control"] = []string{strings.Join(kept, ", ")}
+	return strings.Join(kept, ", ")
+}
+
+func isDigits(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(c rune) bool { return c < '0' || c > '9' })
 }
 
 // varyByToken tells caches that the response depends on who asks.
 func (h *Handler) varyByToken(header http.Header) {
 	for _, name := range h.tokens.vary {
-		if !slices.ContainsFunc(header["Vary"], func(v string) bool { return strings.Contains(v, name) }) {
-			header["Vary"] = append(header["Vary"], name)
+		if !varies(header["Vary"], name) {
+			header["Vary"] = append(slices.Clip(header["Vary"]), name)
 		}
 	}
+}
+
+func varies(values []string, name string) bool {
+	for _, value := range values {
+		for field := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.TrimSpace(field), name) {
+				return true
+			}
+		}
+	}
+	return false
 }

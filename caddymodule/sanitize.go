@@ -78,14 +78,19 @@ func equalFolded(name, folded string) bool {
 // strip removes everything by which a client could forge, double or hide an
 // identity header: the header itself in any spelling, a Connection token that
 // would make the proxy remove it after it was set, and a trailer of its name.
+// The token's header may come in under its own name only: an upstream that
+// folds names could take another spelling for the token.
 func (h *identityHeaders) strip(r *http.Request) {
 	for name := range r.Header {
-		if h.protected.match(name) {
+		if h.protected.match(name) && !slices.Contains(h.tokens, name) {
 			delete(r.Header, name)
 		}
 	}
 	if values, present := r.Header["Connection"]; present {
 		h.stripConnection(r.Header, values)
+	}
+	if values, present := r.Header["Upgrade"]; present {
+		stripUpgrade(r.Header, values)
 	}
 	if len(r.Trailer) > 0 {
 		h.stripTrailer(r)
@@ -108,6 +113,16 @@ func (h *identityHeaders) stripConnection(header http.Header, values []string) {
 		return
 	}
 	header["Connection"] = []string{strings.Join(kept, ", ")}
+}
+
+// stripUpgrade lets a client ask for a WebSocket and for nothing else. Once an
+// upstream has switched to another protocol, the proxy copies bytes; if that
+// protocol is HTTP again (h2c), the client writes its own headers behind the
+// gate.
+func stripUpgrade(header http.Header, values []string) {
+	if len(values) != 1 || !strings.EqualFold(values[0], "websocket") {
+		delete(header, "Upgrade")
+	}
 }
 
 // stripTrailer lets only harmless trailers through. net/http fills r.Trailer
@@ -147,15 +162,15 @@ func (f *trailerFilter) Read(p []byte) (int, error) {
 
 // allowedMethod refuses TRACE, which would echo the token, and CONNECT, which
 // asks for a tunnel; an extended CONNECT (RFC 8441, RFC 9220) is how HTTP/2 and
-// HTTP/3 open a WebSocket.
+// HTTP/3 open a WebSocket. Methods have case, but an upstream may not care.
 func allowedMethod(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodTrace:
+	switch {
+	case strings.EqualFold(r.Method, http.MethodTrace):
 		return false
-	case http.MethodConnect:
+	case r.Method == http.MethodConnect:
 		return r.ProtoMajor >= 2 && isExtendedWebSocket(r)
 	default:
-		return true
+		return !strings.EqualFold(r.Method, http.MethodConnect)
 	}
 }
 

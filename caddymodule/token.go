@@ -35,9 +35,11 @@ func checkHeaderName(name string) error {
 // tokenSources says where a token may stand in a request.
 type tokenSources struct {
 	headers []string // canonical
-	vary    []string // what a cache must look at
 	bearer  bool
 	forward bool
+
+	vary      []string // what a cache must look at
+	varyValue string   // the same in one line
 }
 
 func newTokenSources(from []string, forward bool) tokenSources {
@@ -51,6 +53,7 @@ func newTokenSources(from []string, forward bool) tokenSources {
 			t.vary = append(t.vary, source)
 		}
 	}
+	t.varyValue = strings.Join(t.vary, ", ")
 	return t
 }
 
@@ -83,18 +86,28 @@ func (t *tokenSources) take(header http.Header) (token string, ok bool) {
 func (t *tokenSources) takeBearer(header http.Header, values []string, token string, ok bool) (string, bool) {
 	found := false
 	for _, value := range values {
-		// Another scheme is the upstream's business and stays.
-		scheme, credentials, _ := strings.Cut(strings.TrimSpace(value), " ")
-		if !strings.EqualFold(scheme, sourceBearer) {
-			continue
+		credentials, bearer := cutBearer(value)
+		if !bearer {
+			continue // another scheme is the upstream's business and stays
 		}
 		found = true
-		token, ok = oneToken(token, strings.TrimSpace(credentials), ok)
+		token, ok = oneToken(token, credentials, ok)
 	}
 	if found && !t.forward {
 		delete(header, "Authorization")
 	}
 	return token, ok
+}
+
+// cutBearer takes the scheme off, in any case and before any white space, so
+// that no spelling of it reaches the upstream with a token behind it.
+func cutBearer(value string) (credentials string, bearer bool) {
+	if len(value) < len(sourceBearer) || !strings.EqualFold(value[:len(sourceBearer)], sourceBearer) {
+		return "", false
+	}
+	rest := value[len(sourceBearer):]
+	credentials = strings.TrimLeft(rest, " \t")
+	return strings.TrimRight(credentials, " \t"), rest == "" || len(credentials) < len(rest)
 }
 
 func oneToken(token, value string, ok bool) (string, bool) {
