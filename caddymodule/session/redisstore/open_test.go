@@ -271,7 +271,9 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		{
 			name: "TLS without a TLS server",
 			options: func(t *testing.T) redisstore.Options {
-				return patient("rediss://:" + password + "@" + redistest.Start(t).Addr)
+				o := patient("rediss://:" + password + "@" + redistest.Start(t).Addr)
+				o.DialTimeout = time.Second // it waits for more of what it takes for a command
+				return o
 			},
 			says: "connecting",
 		},
@@ -294,6 +296,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			s, err := redisstore.Open(t.Context(), tt.options(t))
 			require.Error(t, err)
 			require.Nil(t, s)

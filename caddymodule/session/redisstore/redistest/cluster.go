@@ -36,6 +36,20 @@ func StartCluster(t testing.TB, masters int, directives ...string) []*Server {
 	return servers
 }
 
+// Reshard moves slots with their keys from one master to another.
+func Reshard(t testing.TB, from, to *Server, slots int) {
+	t.Helper()
+	args := []string{
+		"--cluster", "reshard", from.Addr, "--cluster-yes",
+		"--cluster-from", from.Do(t, "cluster", "myid"),
+		"--cluster-to", to.Do(t, "cluster", "myid"),
+		"--cluster-slots", fmt.Sprint(slots),
+	}
+	if out, err := exec.Command(lookup(t, "redis-cli"), args...).CombinedOutput(); err != nil {
+		t.Fatalf("moving slots: %v: %s", err, out)
+	}
+}
+
 // A Replicated is a master with a replica, watched by Sentinels.
 type Replicated struct {
 	Master    *Server

@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -211,15 +212,21 @@ func (s *Server) RestartLoading(t testing.TB, directives ...string) {
 	}
 }
 
-// FreeAddr returns a loopback address that nobody listens on just now.
+// FreeAddr returns a loopback address that nobody listens on just now. Its
+// port is below those that the system gives to outgoing connections, so that a
+// server that is restarted finds it free.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12_000+rand.N(20_000)))
+		if err != nil {
+			continue
+		}
+		defer func() { _ = l.Close() }()
+		return l.Addr().String()
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // lookup finds a binary, or says how to install it.

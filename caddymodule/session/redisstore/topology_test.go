@@ -1,0 +1,177 @@
+package redisstore_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/redisstore"
+	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
+)
+
+func TestSentinelFailover(t *testing.T) {
+	set := redistest.StartSentinel(t, "min-replicas-to-write 0")
+	o := patient(set.SentinelAddrs()...)
+	o.SentinelMaster = redistest.SentinelMaster
+	o.Timeout = 2 * time.Second
+	s := open(t, o)
+	roundTrip(t, s)
+	require.NoError(t, s.Put(t.Context(), "kept", []byte("value"), 0))
+	require.Equal(t, "1", set.Master.Do(t, "wait", "1", "0"), "the replica has it")
+	told := observe(t, s)
+	_, err := s.Get(t.Context(), "kept")
+	require.NoError(t, err)
+
+	set.Master.Kill()
+	begin := time.Now()
+	awaitTold(t, told, "")
+	requireFault(t, func() error { return s.Put(t.Context(), "other", []byte("v"), 0) })
+	requireWorks(t, s)
+	t.Logf("the new master serves after %s", time.Since(begin))
+
+	// What the new master is told of is told on.
+	_, err = s.Get(t.Context(), "kept")
+	require.NoError(t, err)
+	set.Replica.Do(t, "set", "wxgate:kept", "changed")
+	awaitTold(t, told, "kept")
+}
+
+func TestSentinelPasswords(t *testing.T) {
+	set := redistest.StartSentinel(t)
+	for _, s := range set.Sentinels {
+		s.Do(t, "config", "set", "requirepass", "watchman")
+	}
+	for _, s := range []*redistest.Server{set.Master, set.Replica} {
+		s.Do(t, "config", "set", "requirepass", "treasure")
+	}
+	var addresses []string
+	for _, addr := range set.SentinelAddrs() {
+		addresses = append(addresses, "redis://:watchman@"+addr)
+	}
+	o := patient(addresses...)
+	o.SentinelMaster, o.Password = redistest.SentinelMaster, "treasure"
+	roundTrip(t, open(t, o))
+
+	o.Password = ""
+	_, err := redisstore.Open(t.Context(), o)
+	require.ErrorContains(t, err, "NOAUTH")
+	require.NotContains(t, err.Error(), "watchman")
+}
+
+// One node of a cluster is gone or hangs. Its keys cannot be read, and those
+// of the others can, without delay, however many calls wait for it.
+func TestClusterNodeFails(t *testing.T) {
+	faults := map[string]func(*redistest.Server){
+		"killed": (*redistest.Server).Kill,
+		"hung":   (*redistest.Server).Stop,
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			servers := redistest.StartCluster(t, 3, "cluster-require-full-coverage no")
+			o := patient(servers[0].Addr, servers[1].Addr, servers[2].Addr)
+			o.Timeout = time.Second
+			s := open(t, o)
+			var all, lost []string
+			for i := range 300 {
+				key := fmt.Sprint("session:", i)
+				require.NoError(t, s.Put(t.Context(), key, []byte(key), time.Hour))
+				all = append(all, key)
+			}
+			onLost := make(map[string]bool)
+			for _, key := range all {
+				if servers[2].Do(t, "exists", "wxgate:"+key) == "1" {
+					onLost[key] = true
+					lost = append(lost, key)
+				}
+			}
+			require.NotEmpty(t, lost)
+			require.Less(t, len(lost), len(all))
+
+			fault(servers[2])
+			var waiting sync.WaitGroup
+			for range 20 {
+				for _, key := range lost {
+					waiting.Go(func() { requireFaultOrNot(t, s, key) })
+				}
+			}
+			for _, key := range all {
+				if onLost[key] {
+					continue
+				}
+				value, err := s.Get(t.Context(), key)
+				require.NoError(t, err)
+				require.Equal(t, key, string(value))
+				require.NoError(t, s.Put(t.Context(), key, []byte(key), time.Hour))
+				require.NoError(t, s.Update(t.Context(), key, func(old []byte) ([]byte, time.Duration, error) {
+					return old, time.Hour, nil
+				}))
+			}
+			waiting.Wait()
+			require.Error(t, s.(session.Scanner).Scan(t.Context(), "", func(string, []byte, time.Duration) error { return nil }),
+				"a scan that cannot see everything must not look complete")
+			if name == "hung" {
+				servers[2].Continue()
+				require.Eventually(t, func() bool {
+					value, err := s.Get(t.Context(), lost[0])
+					return err == nil && string(value) == lost[0]
+				}, recovery, 10*time.Millisecond)
+			}
+		})
+	}
+}
+
+// requireFaultOrNot allows everything but being told that the key is absent.
+func requireFaultOrNot(t *testing.T, s session.Store, key string) {
+	if _, err := s.Get(t.Context(), key); isNotFound(err) {
+		t.Errorf("%s is said to be absent", key)
+	}
+}
+
+// Slots move from one node to another while they are in use.
+func TestClusterReshards(t *testing.T) {
+	servers := redistest.StartCluster(t, 3)
+	writer, reader := open(t, patient(servers[0].Addr)), open(t, patient(servers[1].Addr))
+	told := observe(t, reader)
+	var keys []string
+	for i := range 200 {
+		key := fmt.Sprint("session:", i)
+		keys = append(keys, key)
+		require.NoError(t, writer.Put(t.Context(), key, []byte("0"), time.Hour))
+	}
+	stop := make(chan struct{})
+	var working sync.WaitGroup
+	for i, s := range []session.Store{writer, reader} {
+		working.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				key := keys[(n*7+i)%len(keys)]
+				if _, err := s.Get(t.Context(), key); isNotFound(err) {
+					t.Errorf("%s is said to be absent", key)
+				}
+			}
+		})
+	}
+	redistest.Reshard(t, servers[0], servers[2], 2000)
+	close(stop)
+	working.Wait()
+
+	for i, key := range keys {
+		require.Eventually(t, func() bool { return increment(t.Context(), writer, key) == nil }, recovery, 10*time.Millisecond)
+		value, err := reader.Get(t.Context(), key)
+		require.NoError(t, err)
+		require.Equal(t, "1", string(value))
+		require.NoError(t, writer.Put(t.Context(), key, fmt.Append(nil, i), time.Hour))
+		awaitTold(t, told, key)
+		value, err = reader.Get(t.Context(), key)
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprint(i), string(value))
+	}
+}
