@@ -19,9 +19,10 @@ type statsView struct {
 
 // storeView is the session store as the admin API shows it.
 type storeView struct {
-	Kind string  `json:"kind"` // the name of its module
-	Name string  `json:"name"` // such as its directory
-	Free *uint64 `json:"free_bytes,omitempty"`
+	Kind    string  `json:"kind"`              // the name of its module
+	Name    string  `json:"name"`              // such as its directory
+	Options string  `json:"options,omitempty"` // that need a restart to change
+	Free    *uint64 `json:"free_bytes,omitempty"`
 
 	// Why there is no room for new logins; empty if there is.
 	Full string `json:"full,omitempty"`
@@ -37,7 +38,7 @@ const countTime = 2 * time.Second
 
 func serveStats(g gateway, w http.ResponseWriter, r *http.Request) error {
 	view := statsView{
-		Store:       storeView{Kind: g.module.CaddyModule().ID.Name(), Name: g.module.StoreName()},
+		Store:       storeView{Kind: g.module.CaddyModule().ID.Name(), Name: g.module.StoreName(), Options: g.module.StoreOptions()},
 		Logins:      make(map[string]int64),
 		Requests:    make(map[string]int64),
 		Revocations: make(map[string]int64),

@@ -1,8 +1,26 @@
 package caddymodule
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+)
+
+// What the commands tell scripts with their exit code; part of the help text.
+const (
+	exitFailed      = 1 // the command failed, or the doctor found a fault
+	exitUsage       = 2 // an unknown command, flag or argument
+	exitNotFound    = 3 // there is no such user or session
+	exitUnavailable = 4 // no gateway answers, or its store does not
 )
 
 func init() {
@@ -15,9 +33,109 @@ Works with the WeChat mini program login gateway: see it, steer it, try it.
 
 To see the whole thing at work in a sandbox, without any configuration:
 
-	$ caddy wxgate demo`,
+	$ caddy wxgate demo
+
+Is everything as it should be? What is wrong, and what is to be done?
+
+	$ caddy wxgate check --config /etc/caddy/Caddyfile
+
+The commands stats, user, revoke and backup speak with a running gateway through
+Caddy's admin endpoint, by default at localhost:2019; give another one with
+--address, or the configuration that names it with --config. A unix socket is
+written unix//run/caddy/admin.sock.
+
+Exit codes: 0 done; 1 failed, or the doctor found a fault; 2 wrong usage; 3 no
+such user or session; 4 no gateway answers, or its store does not.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(demoCommand())
+			cmd.AddCommand(
+				statsCommand(), userCommand(), revokeCommand(),
+				backupCommand(), restoreCommand(), migrateCommand(),
+				checkCommand(), demoCommand(),
+			)
+			// A mistyped command must not look like a success to a script.
+			cmd.Args = cobra.ArbitraryArgs
+			cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usageError{fmt.Errorf("unknown command %q; see caddy wxgate --help", args[0])}
+				}
+				return cmd.Help()
+			})
+			cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+				return fail(cmd, usageError{err})
+			})
 		},
 	})
+}
+
+// usageError says that a command was called in a wrong way.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// run makes a cobra command of a function: it is canceled by Ctrl+C, and its
+// error becomes a line on stderr and an exit code.
+func run(command func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		cmd.SetContext(ctx)
+		if err := command(cmd, args); err != nil {
+			return fail(cmd, err)
+		}
+		return nil
+	}
+}
+
+// arguments demands n arguments.
+func arguments(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
+			return fail(cmd, usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())})
+		}
+		return nil
+	}
+}
+
+// fail prints an error and returns one that makes Caddy exit with its code.
+func fail(cmd *cobra.Command, err error) error {
+	cmd.SilenceErrors = true
+	if !errors.Is(err, errToldAlready) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Error: %v\n", err)
+	}
+	code := exitCode(err)
+	if code == exitFailed {
+		return err
+	}
+	// Only Caddy's own wrapper can set another code.
+	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return code, nil })(cmd, nil)
+}
+
+// errToldAlready is the error of a command that has printed what is wrong.
+var errToldAlready = errors.New("there are faults")
+
+func exitCode(err error) int {
+	var answer adminError
+	switch {
+	case errors.As(err, new(usageError)):
+		return exitUsage
+	case errors.Is(err, errNoAnswer):
+		return exitUnavailable
+	case !errors.As(err, &answer):
+		return exitFailed
+	}
+	switch answer.status {
+	case http.StatusNotFound:
+		return exitNotFound
+	case http.StatusServiceUnavailable:
+		return exitUnavailable
+	default:
+		return exitFailed
+	}
+}
+
+// printJSON writes what a script reads.
+func printJSON(w io.Writer, value any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(value)
 }

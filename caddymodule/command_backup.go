@@ -1,0 +1,159 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
+)
+
+func backupCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "backup -o <file> [--address <admin endpoint>]",
+		Short: "Copies the sessions of the running gateway into a file",
+		Long: `
+Copies the sessions of the running gateway into a file, consistently and while it
+works on. Only the badger store can; Redis has its own ways. The file appears
+under its name only when it is whole; one that is there already is replaced. With
+-o - it goes to stdout.
+
+The copy is sealed like the store: keep the encryption key as well, and elsewhere.
+It is by default the file wxgate/encryption.key in Caddy's data directory. Whoever
+has both has the users' openids and session_keys, though no token.`,
+		Args: arguments(0),
+		RunE: run(runBackup),
+	}
+	adminFlags(cmd)
+	cmd.Flags().StringP("output", "o", "", "The file to write, or - for stdout")
+	return cmd
+}
+
+func runBackup(cmd *cobra.Command, _ []string) error {
+	output, _ := cmd.Flags().GetString("output")
+	if output == "" {
+		return usageError{errors.New("say where to write the backup: -o <file>")}
+	}
+	client, err := newAdminClient(cmd)
+	if err != nil {
+		return err
+	}
+	if output == "-" {
+		if f, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			return usageError{errors.New("a backup is no text for a terminal: send stdout elsewhere")}
+		}
+		return client.backup(cmd, cmd.OutOrStdout())
+	}
+	var size int64
+	err = writeWhole(output, func(f *os.File) error {
+		if err := client.backup(cmd, f); err != nil {
+			return err
+		}
+		info, err := f.Stat()
+		if err == nil {
+			size = info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s written to %s; keep the encryption key, too, or nothing opens it\n", humanize.IBytes(uint64(size)), output)
+	return err
+}
+
+func (c *adminClient) backup(cmd *cobra.Command, w io.Writer) error {
+	resp, err := c.do(cmd.Context(), http.MethodGet, "/wxgate/backup")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	bar := newProgress(cmd, "backing up", 0, bytesForPeople)
+	defer bar.end()
+	if _, err := io.Copy(w, bar.reader(resp.Body)); err != nil {
+		return fmt.Errorf("receiving the backup: %w; the gateway's log may say more", err)
+	}
+	return nil
+}
+
+func bytesForPeople(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
+
+// writeWhole makes a file that appears under its name only when write has
+// succeeded and the disk has it. Only its owner may read it.
+func writeWhole(path string, write func(*os.File) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("making the file: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	if err := write(tmp); err != nil {
+		return errors.Join(err, tmp.Close())
+	}
+	if err := errors.Join(tmp.Sync(), tmp.Close()); err != nil {
+		return fmt.Errorf("writing the file: %w", err)
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return fmt.Errorf("naming the file: %w", err)
+	}
+	return nil
+}
+
+func restoreCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "restore <file> --dir <directory>",
+		Short: "Makes a store directory of a backup",
+		Long: `
+Makes a store directory of a backup, for a gateway that is not running. The
+directory must be empty or absent; by default the gateway's is wxgate/sessions in
+Caddy's data directory. Run it as the user that the gateway runs as:
+
+	$ systemctl stop caddy
+	$ sudo -u caddy caddy wxgate restore sessions.backup --dir /var/lib/caddy/.local/share/caddy/wxgate/sessions
+	$ systemctl start caddy
+
+The gateway needs the encryption key that it had when the backup was made. Sessions
+that were revoked after the backup are alive again.`,
+		Args: arguments(1),
+		RunE: run(runRestore),
+	}
+	cmd.Flags().String("dir", "", "The directory to make")
+	return cmd
+}
+
+func runRestore(cmd *cobra.Command, args []string) error {
+	dir, _ := cmd.Flags().GetString("dir")
+	if dir == "" {
+		return usageError{errors.New("say which directory to make: --dir <directory>")}
+	}
+	n, err := restoreFile(cmd.Context(), cmd, args[0], dir)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s restored into %s; the gateway needs the encryption key that it had when the backup was made\n", recordsForPeople(n), dir)
+	return err
+}
+
+// restoreFile makes the store directory dir of a backup, and returns how many
+// records it holds.
+func restoreFile(ctx context.Context, cmd *cobra.Command, file, dir string) (int64, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return 0, fmt.Errorf("opening the backup: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("opening the backup: %w", err)
+	}
+	bar := newProgress(cmd, "restoring", info.Size(), bytesForPeople)
+	defer bar.end()
+	return badgerstore.Restore(ctx, bar.reader(f), dir)
+}

@@ -1,0 +1,209 @@
+package caddymodule
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+)
+
+func statsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "stats [--json] [--address <admin endpoint>]",
+		Short: "Shows the running gateway at a glance",
+		Long: `
+Shows the running gateway at a glance: its store and the space left to it, live
+sessions (an estimate), and logins by result since the process began.`,
+		Args: arguments(0),
+		RunE: run(runStats),
+	}
+	adminFlags(cmd)
+	jsonFlag(cmd)
+	return cmd
+}
+
+func runStats(cmd *cobra.Command, _ []string) error {
+	client, err := newAdminClient(cmd)
+	if err != nil {
+		return err
+	}
+	var stats statsView
+	if err := client.get(cmd.Context(), http.MethodGet, "/wxgate/stats", &stats); err != nil {
+		return err
+	}
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		return printJSON(cmd.OutOrStdout(), stats)
+	}
+	return printStats(cmd.OutOrStdout(), stats)
+}
+
+func printStats(out io.Writer, stats statsView) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "store\t%s\n", stats.Store.Name)
+	if stats.Store.Free != nil {
+		fmt.Fprintf(w, "free space\t%s\n", humanize.IBytes(*stats.Store.Free))
+	}
+	if stats.Store.Full != "" {
+		fmt.Fprintf(w, "new logins\trefused: %s\n", stats.Store.Full)
+	}
+	sessions := "unknown: the store cannot say"
+	if stats.Sessions != nil {
+		sessions = "about " + humanize.Comma(*stats.Sessions)
+	}
+	fmt.Fprintf(w, "live sessions\t%s\n", sessions)
+	for _, mp := range stats.MiniPrograms {
+		printCounts(w, "logins "+mp.AppID, mp.Logins)
+	}
+	printCounts(w, "logins, all", stats.Logins)
+	printCounts(w, "requests", stats.Requests)
+	printCounts(w, "ended by", stats.Revocations)
+	return w.Flush()
+}
+
+// printCounts prints what has happened, the most frequent first.
+func printCounts(w io.Writer, what string, counts map[string]int64) {
+	var names []string
+	for name, n := range counts {
+		if n > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		if counts[a] != counts[b] {
+			return int(counts[b] - counts[a])
+		}
+		return len(a) - len(b)
+	})
+	if len(names) == 0 {
+		fmt.Fprintf(w, "%s\tnone\n", what)
+	}
+	for _, name := range names {
+		fmt.Fprintf(w, "%s\t%s %s\n", what, humanize.Comma(counts[name]), name)
+		what = ""
+	}
+}
+
+func userCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "user <openid> [--appid <appid>] [--json] [--address <admin endpoint>]",
+		Short: "Shows the live sessions of a user",
+		Long: `
+Shows the live sessions of a user, oldest first. A session's id names it, in logs
+and for revoke, and opens nothing. If the gateway serves one mini program, --appid
+is not needed. An openid that begins with a dash is written behind --.`,
+		Args: arguments(1),
+		RunE: run(runUser),
+	}
+	adminFlags(cmd)
+	jsonFlag(cmd)
+	cmd.Flags().String("appid", "", "The mini program; may be left out if there is one")
+	return cmd
+}
+
+func runUser(cmd *cobra.Command, args []string) error {
+	client, path, err := findUser(cmd, args[0])
+	if err != nil {
+		return err
+	}
+	var user userView
+	if err := client.get(cmd.Context(), http.MethodGet, path, &user); err != nil {
+		return err
+	}
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		return printJSON(cmd.OutOrStdout(), user)
+	}
+	return printUser(cmd.OutOrStdout(), user)
+}
+
+// findUser returns the route of the user whom the command names.
+func findUser(cmd *cobra.Command, openID string) (*adminClient, string, error) {
+	if openID == "" {
+		return nil, "", usageError{fmt.Errorf("the openid is empty")}
+	}
+	client, err := newAdminClient(cmd)
+	if err != nil {
+		return nil, "", err
+	}
+	flag, _ := cmd.Flags().GetString("appid")
+	appID, err := client.appID(cmd.Context(), flag)
+	if err != nil {
+		return nil, "", err
+	}
+	return client, userPath(appID, openID), nil
+}
+
+func printUser(out io.Writer, user userView) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "openid\t%s\nappid\t%s\n", user.OpenID, user.AppID)
+	if user.UnionID != "" {
+		fmt.Fprintf(w, "unionid\t%s\n", user.UnionID)
+	}
+	fmt.Fprintf(w, "live sessions\t%d\n", len(user.Sessions))
+	if err := w.Flush(); err != nil || len(user.Sessions) == 0 {
+		return err
+	}
+	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nSESSION\tCREATED\tLAST SEEN\tEXPIRES")
+	for _, s := range user.Sessions {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.ID, localTime(s.Created), localTime(s.LastSeen), localTime(s.Expires))
+	}
+	return w.Flush()
+}
+
+func localTime(t time.Time) string { return t.Local().Format(time.DateTime) }
+
+func revokeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "revoke <openid> [--session <id>] [--appid <appid>] [--json] [--address <admin endpoint>]",
+		Short: "Ends the sessions of a user",
+		Long: `
+Ends all sessions of a user, or the one with the id of --session. When the command
+returns, they are dead on every node and stay dead, whatever the gateway or its
+store survives. The user can log in again at once: to keep a user out, block him
+in the application.`,
+		Args: arguments(1),
+		RunE: run(runRevoke),
+	}
+	adminFlags(cmd)
+	jsonFlag(cmd)
+	cmd.Flags().String("appid", "", "The mini program; may be left out if there is one")
+	cmd.Flags().String("session", "", "End only the session with this id, as `user` shows it")
+	return cmd
+}
+
+func runRevoke(cmd *cobra.Command, args []string) error {
+	client, path, err := findUser(cmd, args[0])
+	if err != nil {
+		return err
+	}
+	if cmd.Flags().Changed("session") {
+		id, _ := cmd.Flags().GetString("session")
+		if _, err := strconv.ParseUint(id, 16, 64); err != nil || len(id) != 16 {
+			return usageError{fmt.Errorf("--session: %q is not the id of a session: 16 hex digits", id)}
+		}
+		path += "/sessions/" + url.PathEscape(id)
+	}
+	var ended endedView
+	if err := client.get(cmd.Context(), http.MethodDelete, path, &ended); err != nil {
+		return err
+	}
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		return printJSON(cmd.OutOrStdout(), ended)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s ended\n", plural(ended.Ended, "session"))
+	return err
+}
+
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return humanize.Comma(int64(n)) + " " + what
+}

@@ -1,0 +1,238 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
+)
+
+func migrateCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "migrate --from <store> --to <store>",
+		Short: "Copies the live sessions from one store to another",
+		Long: `
+Copies the live sessions from one store to another, so that nobody has to log in
+again. A store is one of
+
+	badger:<directory>     a badger store that no gateway has open
+	file:<backup>          what caddy wxgate backup has written (only --from)
+	redis://<host>:<port>  a Redis; rediss:// with TLS, /<n> for a database
+	config:<file>          the store of a Caddyfile or JSON configuration, with
+	                       whatever options it has: cluster, sentinel, password
+
+A password does not belong on a command line: give it in the environment as
+WXGATE_FROM_PASSWORD or WXGATE_TO_PASSWORD, or in a file.
+
+The records stay sealed. So both ends need the same encryption_key: the gateway on
+the new store must be given the one of the old, which for badger is by default the
+file wxgate/encryption.key in Caddy's data directory, as encryption_key {file./path}.
+
+Stop the gateway first: what it changes behind the copy is lost, a revocation too.
+The target must be empty, or hold a part of the same copy: a migration that was
+interrupted may be run again.
+
+	$ systemctl stop caddy
+	$ sudo -u caddy caddy wxgate migrate --from badger:/var/lib/caddy/.local/share/caddy/wxgate/sessions --to redis://127.0.0.1:6379
+	$ systemctl start caddy    # with store redis and encryption_key in the Caddyfile`,
+		Args: arguments(0),
+		RunE: run(runMigrate),
+	}
+	for _, side := range []string{"from", "to"} {
+		cmd.Flags().String(side, "", "The store to copy "+side)
+		cmd.Flags().String(side+"-username", "", "The ACL user of a Redis to copy "+side)
+		cmd.Flags().String(side+"-password-file", "", "A file with the password of a Redis to copy "+side)
+		cmd.Flags().String(side+"-key-prefix", defaultKeyPrefix, "The key_prefix of a Redis to copy "+side)
+	}
+	return cmd
+}
+
+func runMigrate(cmd *cobra.Command, _ []string) error {
+	ctx := cmd.Context()
+	from, err := openEnd(ctx, cmd, "from")
+	if err != nil {
+		return err
+	}
+	defer from.release()
+	to, err := openEnd(ctx, cmd, "to")
+	if err != nil {
+		return err
+	}
+	defer to.release()
+
+	bar := newProgress(cmd, "copied", 0, recordsForPeople)
+	n, err := session.Migrate(ctx, from.store, to.store, bar.set)
+	bar.end()
+	// Only a store that was closed without an error has everything.
+	err = errors.Join(err, to.store.Close())
+	if errors.Is(err, session.ErrForeign) {
+		err = fmt.Errorf("%w; empty it and start again, or name another", err)
+	}
+	if err != nil {
+		return fmt.Errorf("migrating, after %s: %w", recordsForPeople(n), err)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), `%s copied.
+They are still sealed with the encryption key of the old store: the gateway on the
+new one needs the same encryption_key, or it will not start.
+`, recordsForPeople(n))
+	return err
+}
+
+func recordsForPeople(n int64) string {
+	if n == 1 {
+		return "1 record"
+	}
+	return humanize.Comma(n) + " records"
+}
+
+// An end is one end of a migration.
+type end struct {
+	store   session.Store
+	release func() // after the store was closed, which it does if need be
+}
+
+// openEnd opens the store that a flag names.
+func openEnd(ctx context.Context, cmd *cobra.Command, side string) (end, error) {
+	spec, _ := cmd.Flags().GetString(side)
+	if spec == "" {
+		return end{}, usageError{fmt.Errorf("say which store to copy %s: --%s badger:<directory>, redis://<host>:<port>, or another; see --help", side, side)}
+	}
+	kind, rest, _ := strings.Cut(spec, ":")
+	switch {
+	case kind == "badger" && rest != "":
+		return openBadgerEnd(ctx, &BadgerStore{Dir: rest}, side)
+	case kind == "file" && rest != "" && side == "from":
+		return openBackupEnd(ctx, cmd, rest)
+	case kind == "config" && rest != "":
+		return openConfiguredEnd(ctx, rest, side)
+	case kind == "redis" || kind == "rediss":
+		return openRedisEnd(ctx, cmd, spec, side)
+	}
+	// The text may hold a password, so it is not repeated.
+	return end{}, usageError{fmt.Errorf("--%s names no store: write badger:<directory>, file:<backup> (only --from), redis://<host>:<port> or config:<file>", side)}
+}
+
+// openModule provisions a store module and opens its store.
+func openModule(ctx context.Context, module StoreModule, side string) (end, error) {
+	if badger, ok := module.(*BadgerStore); ok && side == "from" && !badger.StoreExists() {
+		return end{}, fmt.Errorf("opening the store to copy from: there is no store in %s", badger.Dir)
+	}
+	store, err := module.Open(ctx)
+	if errors.Is(err, badgerstore.ErrInUse) {
+		return end{}, fmt.Errorf("opening the store to copy %s: %w; stop the gateway, or let it write a backup (caddy wxgate backup -o FILE) and migrate --from file:FILE, which leaves out what happens afterwards", side, err)
+	}
+	if err != nil {
+		return end{}, fmt.Errorf("opening the store to copy %s: %w", side, err)
+	}
+	return end{store: store, release: func() { _ = store.Close() }}, nil
+}
+
+func openBadgerEnd(ctx context.Context, badger *BadgerStore, side string) (end, error) {
+	cctx, cancel := caddy.NewContext(caddy.Context{Context: ctx})
+	defer cancel()
+	if err := badger.Provision(cctx); err != nil {
+		return end{}, err
+	}
+	return openModule(ctx, badger, side)
+}
+
+// openBackupEnd makes a store of a backup, for as long as the migration takes.
+func openBackupEnd(ctx context.Context, cmd *cobra.Command, file string) (end, error) {
+	dir, err := os.MkdirTemp("", "wxgate-migrate-")
+	if err != nil {
+		return end{}, fmt.Errorf("making a directory for the backup: %w", err)
+	}
+	remove := func() { _ = os.RemoveAll(dir) }
+	if _, err := restoreFile(ctx, cmd, file, dir); err != nil {
+		remove()
+		return end{}, err
+	}
+	opened, err := openBadgerEnd(ctx, &BadgerStore{Dir: dir}, "from")
+	if err != nil {
+		remove()
+		return end{}, err
+	}
+	closeStore := opened.release
+	opened.release = func() {
+		closeStore()
+		remove()
+	}
+	return opened, nil
+}
+
+// openConfiguredEnd opens the store that a configuration names.
+func openConfiguredEnd(ctx context.Context, file, side string) (end, error) {
+	conf, err := loadConfiguration(file, "")
+	if err != nil {
+		return end{}, err
+	}
+	a, err := conf.app()
+	if err != nil {
+		return end{}, err
+	}
+	module, release, err := provisionStore(a)
+	if err != nil {
+		return end{}, err
+	}
+	defer release()
+	return openModule(ctx, module, side)
+}
+
+// migrateTimeout bounds one command of a Redis: nobody waits for a page here.
+const migrateTimeout = 10 * time.Second
+
+func openRedisEnd(ctx context.Context, cmd *cobra.Command, address, side string) (end, error) {
+	if u, err := url.Parse(address); err == nil {
+		if _, has := u.User.Password(); has {
+			return end{}, usageError{fmt.Errorf("--%s: a password on the command line is visible to everyone on this machine: give it as WXGATE_%s_PASSWORD or with --%s-password-file", side, strings.ToUpper(side), side)}
+		}
+	}
+	password, err := endPassword(cmd, side)
+	if err != nil {
+		return end{}, err
+	}
+	off := false
+	redis := &RedisStore{
+		Addresses:   []string{address},
+		DialTimeout: caddy.Duration(migrateTimeout),
+		Timeout:     caddy.Duration(migrateTimeout),
+		ClientCache: &off,
+	}
+	redis.KeyPrefix, _ = cmd.Flags().GetString(side + "-key-prefix")
+	cctx, cancel := caddy.NewContext(caddy.Context{Context: ctx})
+	defer cancel()
+	if err := redis.Provision(cctx); err != nil {
+		return end{}, fmt.Errorf("--%s: %w", side, err)
+	}
+	// They are not placeholders, so they do not go through Provision.
+	redis.username, _ = cmd.Flags().GetString(side + "-username")
+	redis.password = password
+	return openModule(ctx, redis, side)
+}
+
+// endPassword reads the password of a Redis from a file or the environment.
+func endPassword(cmd *cobra.Command, side string) (string, error) {
+	file, _ := cmd.Flags().GetString(side + "-password-file")
+	if file == "" {
+		return os.Getenv("WXGATE_" + strings.ToUpper(side) + "_PASSWORD"), nil
+	}
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", usageError{fmt.Errorf("--%s-password-file: there is no file %s", side, file)}
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading the password file: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
