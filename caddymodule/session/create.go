@@ -137,11 +137,7 @@ func (a *admission) prepare(ctx context.Context) error {
 	}
 	a.dead = make(map[hash]bool)
 	for _, s := range user.sessions {
-		dead, err := m.idledOut(ctx, s.hash, a.now)
-		if err != nil {
-			return err
-		}
-		a.dead[s.hash] = dead
+		a.dead[s.hash] = m.idledOut(ctx, s.hash, a.now)
 	}
 	return nil
 }
@@ -154,17 +150,20 @@ func (m *Manager) cap() int {
 	return min(m.maxPerUser, maxListed)
 }
 
-// idledOut reports whether the idle timeout has surely ended a session, with
-// the tenth that its record may be behind.
-func (m *Manager) idledOut(ctx context.Context, h hash, now int64) (bool, error) {
+// idledOut reports whether the idle timeout has surely ended a session. Its
+// record may be a tenth behind, and further if renewals could not be written;
+// then this process knows better. Without an answer it counts as live.
+func (m *Manager) idledOut(ctx context.Context, h hash, now int64) bool {
+	if m.cache != nil {
+		if s := m.cache.get(&h, now); s != nil && !m.expired(s, now) {
+			return false
+		}
+	}
 	record, _, err := m.readSession(ctx, h)
-	if errors.Is(err, ErrInvalid) {
-		return true, nil
-	}
 	if err != nil {
-		return false, err
+		return errors.Is(err, ErrInvalid)
 	}
-	return now >= record.seen+m.idleTimeout+m.idleTimeout/renewalsPerIdle, nil
+	return now >= record.seen+m.idleTimeout+m.idleTimeout/renewalsPerIdle
 }
 
 // commit writes the session and then lists it in the user's record, which is

@@ -35,10 +35,9 @@ func (m *Manager) Alive(ctx context.Context, s *Session) error {
 // find returns the live session under a hash.
 func (m *Manager) find(ctx context.Context, h hash, now int64) (*Session, error) {
 	if m.cache != nil {
-		if s := m.cache.get(&h, now); s != nil {
-			if m.expired(s, now) {
-				return nil, ErrInvalid
-			}
+		// One that looks expired is read again: another node may have seen
+		// it since.
+		if s := m.cache.get(&h, now); s != nil && !m.expired(s, now) {
 			return s, nil
 		}
 	}
@@ -111,14 +110,14 @@ func (m *Manager) newSession(h hash, r *sessionRecord, u *userRecord) *Session {
 		AppID:      u.appID,
 		OpenID:     u.openID,
 		UnionID:    u.unionID,
-		Created:    time.Unix(0, r.created),
+		Created:    time.Unix(0, r.created).UTC(),
 		hash:       h,
 		user:       r.user,
 		generation: r.generation,
 		created:    r.created,
 		expires:    m.endOf(r),
 	}
-	s.Expires = time.Unix(0, s.expires)
+	s.Expires = time.Unix(0, s.expires).UTC()
 	s.seen.Store(r.seen)
 	s.written.Store(r.seen)
 	return s

@@ -23,8 +23,10 @@ type Config struct {
 	Store Store
 
 	// Keys are the encryption keys, KeySize bytes each. The first seals, all
-	// open; a record that an old one opened is sealed again when it is next
-	// written. An old key may be dropped one Lifetime after it was replaced.
+	// open, and a record that an old one opened is soon sealed again. An old
+	// key may be dropped one Lifetime after it was replaced. If several nodes
+	// share the store, each must have the new key as its second one before
+	// the first node has it as its first.
 	Keys [][]byte
 
 	// IdleTimeout ends a session that was not used for so long.

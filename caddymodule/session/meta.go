@@ -21,6 +21,10 @@ func (m *Manager) startMeta(ctx context.Context) error {
 		return err
 	}
 	m.setMeta(meta)
+	// It is read at every login, but a node may run long before the first.
+	if err := m.reseal(ctx, metaKey); err != nil {
+		m.reporter.tell(eventNotResealed, err)
+	}
 	return nil
 }
 

@@ -43,8 +43,8 @@ func (m *Manager) User(ctx context.Context, appID, openID string) (*User, error)
 		user.Sessions = append(user.Sessions, UserSession{
 			ID:       s.ID,
 			Created:  s.Created,
-			LastSeen: time.Unix(0, seen),
-			Expires:  time.Unix(0, min(s.expires, seen+m.idleTimeout)),
+			LastSeen: time.Unix(0, seen).UTC(),
+			Expires:  time.Unix(0, min(s.expires, seen+m.idleTimeout)).UTC(),
 		})
 	}
 	slices.SortStableFunc(user.Sessions, func(a, b UserSession) int { return a.Created.Compare(b.Created) })

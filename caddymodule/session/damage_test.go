@@ -1,0 +1,261 @@
+package session_test
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
+)
+
+func withKeys(keys ...byte) func(*session.Config) {
+	return func(c *session.Config) {
+		c.Keys = nil
+		for _, k := range keys {
+			c.Keys = append(c.Keys, sessiontest.Key(k))
+		}
+	}
+}
+
+func TestWrongKey(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store, withKeys(1))
+	token := f.login("oAlice")
+	_, err := session.NewManager(t.Context(), session.Config{Store: store, Keys: [][]byte{sessiontest.Key(2)}})
+	require.ErrorIs(t, err, session.ErrWrongKey)
+	f.lives(token, "oAlice")
+}
+
+// Keys rotate while users stay logged in: first the new one opens everywhere,
+// then it seals, then the old one goes.
+func TestKeyRotation(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store, withKeys(1))
+	alice, bob := f.login("oAlice"), f.login("oBob")
+	f.Close()
+
+	both := manage(t, store, withKeys(2, 1))
+	both.lives(alice, "oAlice")
+	both.Close() // waits until what was read has been sealed again
+	require.Empty(t, both.reports.all())
+
+	onlyNew := manage(t, store, withKeys(2))
+	onlyNew.lives(alice, "oAlice")
+	onlyNew.dead(bob) // was not seen meanwhile
+	require.NotEmpty(t, onlyNew.reports.all())
+	again := onlyNew.login("oBob")
+	onlyNew.lives(again, "oBob")
+	onlyNew.dead(bob)
+	_, err := session.NewManager(t.Context(), session.Config{Store: store, Keys: [][]byte{sessiontest.Key(1)}})
+	require.ErrorIs(t, err, session.ErrWrongKey)
+}
+
+func TestUserWhoseRecordDoesNotOpenCanBeEnded(t *testing.T) {
+	for name, spoil := range map[string]func([]byte) []byte{
+		"damaged":     func(v []byte) []byte { v[len(v)-1] ^= 1; return v },
+		"unknown key": func(v []byte) []byte { v[2] ^= 1; return v },
+		"empty":       func([]byte) []byte { return []byte{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := openStore(t)
+			f := manage(t, store)
+			token := f.login("oAlice")
+			before := dump(t, store, "user:")
+			for key, value := range before {
+				require.NoError(t, store.Put(t.Context(), key, spoil(slices.Clone(value)), 0))
+			}
+			ended, err := f.EndUser(t.Context(), appID, "oAlice")
+			require.NoError(t, err)
+			require.Zero(t, ended, "nobody knows how many")
+			f.dead(token)
+			for key, value := range before {
+				require.NotEqual(t, value, dump(t, store, "user:")[key])
+			}
+			require.NotEmpty(t, f.reports.all())
+			f.lives(f.login("oAlice"), "oAlice")
+			f.dead(token)
+		})
+	}
+}
+
+// A record that is damaged in the store is an outage once, is reported and
+// removed, and its user logs in again.
+func TestDamagedRecord(t *testing.T) {
+	for _, prefix := range []string{"session:", "user:"} {
+		for at := range []string{"first", "middle", "last"} {
+			t.Run(prefix, func(t *testing.T) {
+				store := openStore(t)
+				f := manage(t, store)
+				token := f.login("oAlice")
+				for key, value := range dump(t, store, prefix) {
+					place := 5 + at*(len(value)-6)/2 // past the header, which names the key
+					value[place] ^= 0x10
+					require.NoError(t, store.Put(t.Context(), key, value, 0))
+				}
+				require.ErrorIs(t, f.unanswered(token), session.ErrDamaged)
+				f.dead(token)
+				require.Len(t, f.reports.all(), 2)
+				f.lives(f.login("oAlice"), "oAlice")
+				f.dead(token)
+			})
+		}
+	}
+}
+
+func TestRecordsThatNobodyWrote(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store)
+	token := f.login("oAlice")
+	sessions, users := dump(t, store, "session:"), dump(t, store, "user:")
+	for _, value := range [][]byte{{}, {1}, []byte("{}"), make([]byte, 5), make([]byte, 300), bytes.Repeat([]byte{0xff}, 64<<10)} {
+		for _, records := range []map[string][]byte{sessions, users} {
+			for key, good := range records {
+				require.NoError(t, store.Put(t.Context(), key, value, 0))
+				_, err := f.Lookup(t.Context(), token)
+				require.Error(t, err)
+				require.NoError(t, store.Put(t.Context(), key, good, 0))
+				f.lives(token, "oAlice")
+			}
+		}
+	}
+}
+
+// A record under another key than its own does not open: nobody becomes
+// somebody else by moving bytes in the store.
+func TestMovedRecords(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store)
+	tokens := map[string]string{"oAlice": f.login("oAlice"), "oBob": f.login("oBob")}
+	for _, prefix := range []string{"session:", "user:"} {
+		records := dump(t, store, prefix)
+		keys := slices.Sorted(maps.Keys(records))
+		require.Len(t, keys, 2)
+		require.NoError(t, store.Put(t.Context(), keys[0], records[keys[1]], 0))
+		require.NoError(t, store.Put(t.Context(), keys[1], records[keys[0]], 0))
+		for openID, token := range tokens {
+			for range 2 {
+				s, err := f.Lookup(t.Context(), token)
+				if err == nil {
+					require.Equal(t, openID, s.OpenID)
+				}
+			}
+		}
+		for key, value := range records {
+			require.NoError(t, store.Put(t.Context(), key, value, 0))
+		}
+		for openID, token := range tokens {
+			f.lives(token, openID)
+		}
+	}
+}
+
+// A proxy that mixes replies up makes a request fail, never log anybody out
+// for good, and never lets anybody in as another.
+func TestMixedUpReplies(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, net)
+	tokens := map[string]string{"oAlice": f.login("oAlice"), "oBob": f.login("oBob")}
+	var last []byte
+	net.set(func() {
+		net.after = func(_, _ string, value []byte) ([]byte, error) {
+			value, last = last, value // everybody gets what the one before asked for
+			if value == nil {
+				value = last
+			}
+			return slices.Clone(value), nil
+		}
+	})
+	for range 50 {
+		for openID, token := range tokens {
+			s, err := f.Lookup(t.Context(), token)
+			if err == nil {
+				require.Equal(t, openID, s.OpenID)
+				continue
+			}
+			require.NotErrorIs(t, err, session.ErrInvalid)
+		}
+	}
+	net.up()
+	for openID, token := range tokens {
+		f.lives(token, openID)
+	}
+}
+
+// FLUSHALL under running nodes: everybody is logged out, and the nodes go on
+// with one another.
+func TestStoreEmptiedUnderRunningNodes(t *testing.T) {
+	store := openStore(t)
+	a, b := manage(t, store), manage(t, store)
+	token := a.login("oAlice")
+	for _, prefix := range []string{"session:", "user:", "meta"} {
+		for key := range dump(t, store, prefix) {
+			require.NoError(t, store.Delete(t.Context(), key))
+		}
+	}
+	a.dead(token)
+	b.dead(token)
+	fresh := b.login("oAlice")
+	a.lives(fresh, "oAlice")
+	ended, err := a.EndUser(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Equal(t, 1, ended)
+	b.dead(fresh)
+	c := manage(t, store)
+	c.dead(fresh)
+	c.lives(b.login("oAlice"), "oAlice")
+}
+
+// A node that starts on the emptied store first begins it anew, and the
+// running ones follow.
+func TestStoreBegunAnewUnderRunningNode(t *testing.T) {
+	store := openStore(t)
+	a := manage(t, store)
+	old := a.login("oAlice")
+	require.NoError(t, store.Delete(t.Context(), "meta"))
+	b := manage(t, store)
+	b.dead(old) // nobody could find its user record to end it
+	fresh := b.login("oAlice")
+	a.lives(fresh, "oAlice")
+	_, err := a.EndUser(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	b.dead(fresh)
+}
+
+func TestDamagedMeta(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store)
+	token := f.login("oAlice")
+	meta := dump(t, store, "meta")["meta"]
+	meta[len(meta)-1] ^= 1
+	require.NoError(t, store.Put(t.Context(), "meta", meta, 0))
+	_, err := session.NewManager(t.Context(), session.Config{Store: store, Keys: [][]byte{sessiontest.Key(1)}})
+	require.ErrorIs(t, err, session.ErrDamaged, "a starting node cannot know better")
+	f.lives(f.login("oAlice"), "oAlice")
+	require.Len(t, f.reports.all(), 1)
+	manage(t, store).lives(token, "oAlice")
+}
+
+func TestReportsDoNotFlood(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, net, func(c *session.Config) { c.IdleTimeout = 10 * time.Hour })
+	var tokens []string
+	for range 20 {
+		tokens = append(tokens, f.login("oAlice"))
+	}
+	net.down(func(method, _ string) bool { return method == "update" })
+	f.clock.Advance(2 * time.Hour)
+	for _, token := range tokens {
+		f.lives(token, "oAlice")
+	}
+	f.Close()
+	require.Len(t, f.reports.all(), 1)
+	for _, event := range f.reports.all() {
+		require.False(t, strings.ContainsAny(event, "0123456789"), "an event is a constant")
+	}
+}

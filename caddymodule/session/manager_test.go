@@ -1,0 +1,668 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
+)
+
+func TestCreateAndLookup(t *testing.T) {
+	f := manage(t, openStore(t))
+	login := sessiontest.Login("oAlice")
+	login.UnionID = "uAlice"
+	created := f.create(login)
+
+	require.Len(t, created.Token, 43)
+	require.Empty(t, created.Ended)
+	sum := sha256.Sum256([]byte(created.Token))
+	want := created.Session
+	require.Equal(t, hex.EncodeToString(sum[:8]), want.ID)
+	require.Equal(t, appID, want.AppID)
+	require.Equal(t, "oAlice", want.OpenID)
+	require.Equal(t, "uAlice", want.UnionID)
+	require.True(t, want.Created.Equal(f.clock.Now()))
+	require.Equal(t, session.DefaultLifetime, want.Expires.Sub(want.Created))
+
+	for range 3 {
+		got := f.lives(created.Token, "oAlice")
+		require.Equal(t, want.ID, got.ID)
+		require.Equal(t, want.AppID, got.AppID)
+		require.Equal(t, want.UnionID, got.UnionID)
+		require.Equal(t, want.Created, got.Created)
+		require.Equal(t, want.Expires, got.Expires)
+	}
+}
+
+func TestTokensThatCannotBe(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, net)
+	good := f.login("oAlice")
+	net.taken()
+	for name, token := range map[string]string{
+		"empty":             "",
+		"a character short": good[:42],
+		"a character long":  good + "A",
+		"padded":            good + "=",
+		"standard alphabet": strings.Repeat("+/", 21) + "A",
+		"a space":           good[:42] + " ",
+		"a NUL":             "\x00" + good[1:],
+		"not ASCII":         good[:41] + "é",
+		"a megabyte":        strings.Repeat("A", 1<<20),
+		"a storage key":     "session:" + good[8:],
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := f.Lookup(t.Context(), token)
+			require.ErrorIs(t, err, session.ErrInvalid)
+			_, err = f.End(t.Context(), token)
+			require.ErrorIs(t, err, session.ErrInvalid)
+			require.Empty(t, net.taken(), "the store was asked")
+		})
+	}
+	f.dead(strings.Repeat("A", 43))
+	require.Equal(t, []string{"get session"}, net.taken())
+}
+
+func TestExpiry(t *testing.T) {
+	cases := []struct {
+		name           string
+		idle, lifetime time.Duration
+		steps          []time.Duration // from one look-up to the next; all but the last succeed
+	}{
+		{"idle timeout", time.Hour, 24 * time.Hour, []time.Duration{0, time.Hour}},
+		{"just before the idle timeout", time.Hour, 24 * time.Hour, []time.Duration{time.Hour - 1, time.Hour}},
+		{"use slides it", time.Hour, 24 * time.Hour, []time.Duration{50 * time.Minute, 50 * time.Minute, 50 * time.Minute, time.Hour}},
+		{"lifetime does not slide", 8 * time.Hour, 24 * time.Hour, []time.Duration{7 * time.Hour, 7 * time.Hour, 7 * time.Hour, 3 * time.Hour}},
+		{"just before the end", 8 * time.Hour, 9 * time.Hour, []time.Duration{7 * time.Hour, 2*time.Hour - 1, 1}},
+		{"defaults", 0, 0, []time.Duration{71 * time.Hour, 71 * time.Hour, 72 * time.Hour}},
+	}
+	for _, c := range cases {
+		for _, cached := range []bool{true, false} {
+			name := c.name + ", uncached"
+			if cached {
+				name = c.name + ", cached"
+			}
+			t.Run(name, func(t *testing.T) {
+				var store session.Store = openStore(t)
+				if !cached {
+					store = between(store)
+				}
+				f := manage(t, store, func(cfg *session.Config) {
+					cfg.IdleTimeout, cfg.Lifetime = c.idle, c.lifetime
+				})
+				token := f.login("oAlice")
+				for i, step := range c.steps {
+					f.clock.Advance(step)
+					if i < len(c.steps)-1 {
+						f.lives(token, "oAlice")
+						f.Close() // let the renewal finish
+						f.restart()
+					}
+				}
+				f.dead(token)
+				user, err := f.User(t.Context(), appID, "oAlice")
+				require.NoError(t, err)
+				require.Empty(t, user.Sessions)
+			})
+		}
+	}
+}
+
+func TestShorterLifetimeEndsExistingSessions(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store, func(c *session.Config) { c.Lifetime, c.IdleTimeout = 10*time.Hour, 100*time.Hour })
+	token := f.login("oAlice")
+	short := manage(t, store, func(c *session.Config) {
+		c.Lifetime, c.IdleTimeout, c.Now = time.Hour, 100*time.Hour, f.clock.Now
+	})
+	long := manage(t, store, func(c *session.Config) {
+		c.Lifetime, c.IdleTimeout, c.Now = 20*time.Hour, 100*time.Hour, f.clock.Now
+	})
+	f.clock.Advance(time.Hour)
+	short.dead(token)
+	f.clock.Advance(9 * time.Hour)
+	long.dead(token)
+}
+
+func TestClockGoingBackRevivesNobody(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.IdleTimeout = time.Hour })
+	token := f.login("oAlice")
+	f.clock.Advance(time.Hour)
+	f.dead(token)
+	f.clock.Advance(-24 * time.Hour)
+	f.dead(token)
+	f.clock.Advance(24 * time.Hour)
+	f.dead(token)
+}
+
+func TestRenewal(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, net, func(c *session.Config) { c.IdleTimeout = 10 * time.Hour })
+	token := f.login("oAlice")
+	renewals := func() (n int) {
+		f.Close()
+		for _, call := range net.taken() {
+			if call == "update session" {
+				n++
+			}
+		}
+		net.up()
+		f.restart()
+		return n
+	}
+	f.lives(token, "oAlice")
+	f.clock.Advance(time.Hour - 1)
+	f.lives(token, "oAlice")
+	require.Zero(t, renewals(), "within a tenth of the idle timeout")
+	f.clock.Advance(1)
+	for range 5 {
+		f.lives(token, "oAlice")
+	}
+	require.Equal(t, 1, renewals())
+	user, err := f.User(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.True(t, user.Sessions[0].LastSeen.Equal(f.clock.Now()))
+	require.True(t, user.Sessions[0].Expires.Equal(f.clock.Now().Add(10*time.Hour)))
+
+	t.Run("never refuses", func(t *testing.T) {
+		net.down(func(method, _ string) bool { return method == "update" })
+		f.clock.Advance(2 * time.Hour)
+		for range 5 {
+			f.lives(token, "oAlice")
+		}
+		require.Equal(t, 1, renewals(), "at most one attempt in a second")
+		require.Len(t, f.reports.all(), 1)
+	})
+	t.Run("not without room", func(t *testing.T) {
+		net.set(func() { net.room = session.ErrFull })
+		f.clock.Advance(2 * time.Hour)
+		f.lives(token, "oAlice")
+		require.Zero(t, renewals())
+	})
+	t.Run("does not bring a deleted record back", func(t *testing.T) {
+		f.lives(token, "oAlice")
+		net.set(func() {
+			net.before = func(method, key string) error {
+				if method == "update" && strings.HasPrefix(key, "session:") {
+					return net.Store.Delete(t.Context(), key)
+				}
+				return nil
+			}
+		})
+		f.clock.Advance(2 * time.Hour)
+		_, _ = f.Lookup(t.Context(), token)
+		f.Close()
+		net.up()
+		f.restart()
+		f.dead(token)
+	})
+	t.Run("alive does not slide", func(t *testing.T) {
+		renewals()
+		s := f.create(sessiontest.Login("oBob")).Session
+		f.clock.Advance(9 * time.Hour)
+		require.NoError(t, f.Alive(t.Context(), s))
+		require.Zero(t, renewals())
+		f.clock.Advance(time.Hour)
+		require.ErrorIs(t, f.Alive(t.Context(), s), session.ErrInvalid)
+	})
+}
+
+func TestMaxPerUser(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser = 3 })
+	var created []session.Created
+	for range 5 {
+		f.clock.Advance(time.Minute)
+		created = append(created, f.create(sessiontest.Login("oAlice")))
+	}
+	other := f.login("oBob")
+	require.Equal(t, []string{created[0].Session.ID}, created[3].Ended)
+	require.Equal(t, []string{created[1].Session.ID}, created[4].Ended)
+	for i, c := range created {
+		if i < 2 {
+			f.dead(c.Token)
+		} else {
+			f.lives(c.Token, "oAlice")
+		}
+	}
+	f.lives(other, "oBob")
+	user, err := f.User(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Len(t, user.Sessions, 3)
+	require.Equal(t, created[2].Session.ID, user.Sessions[0].ID, "oldest first")
+
+	// A lower limit ends all that are over it at the next login.
+	lower := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser = 1 })
+	first := lower.login("oAlice")
+	second := lower.login("oAlice")
+	lower.dead(first)
+	lower.lives(second, "oAlice")
+}
+
+// A session that nobody uses any more must not push out one in use.
+func TestMaxPerUserEndsIdleOnesFirst(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser, c.IdleTimeout = 2, 10*time.Hour })
+	used := f.login("oAlice")
+	f.clock.Advance(time.Minute)
+	unused := f.login("oAlice")
+	for range 6 {
+		f.clock.Advance(2 * time.Hour)
+		f.lives(used, "oAlice")
+	}
+	created := f.create(sessiontest.Login("oAlice"))
+	require.Empty(t, created.Ended)
+	f.lives(used, "oAlice")
+	f.lives(created.Token, "oAlice")
+	f.dead(unused)
+}
+
+func TestNoLimitPerUser(t *testing.T) {
+	f := manage(t, openStore(t))
+	var tokens []string
+	for range 50 {
+		tokens = append(tokens, f.login("oAlice"))
+	}
+	for _, token := range tokens {
+		f.lives(token, "oAlice")
+	}
+}
+
+func TestEnd(t *testing.T) {
+	f := manage(t, openStore(t))
+	token, other := f.login("oAlice"), f.login("oAlice")
+	s := f.lives(token, "oAlice")
+	ended, err := f.End(t.Context(), token)
+	require.NoError(t, err)
+	require.Equal(t, s.ID, ended.ID)
+	f.dead(token)
+	require.ErrorIs(t, f.Alive(t.Context(), s), session.ErrInvalid)
+	_, err = f.SessionKeys(t.Context(), s)
+	require.ErrorIs(t, err, session.ErrInvalid)
+	_, err = f.End(t.Context(), token)
+	require.ErrorIs(t, err, session.ErrInvalid)
+	f.lives(other, "oAlice")
+
+	t.Run("one of many succeeds", func(t *testing.T) {
+		token := f.login("oBob")
+		var succeeded count
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				_, err := f.End(t.Context(), token)
+				if err == nil {
+					succeeded.Add(1)
+				} else {
+					assert.ErrorIs(t, err, session.ErrInvalid)
+				}
+			})
+		}
+		wg.Wait()
+		require.EqualValues(t, 1, succeeded.Load())
+	})
+}
+
+func TestEndSession(t *testing.T) {
+	f := manage(t, openStore(t))
+	one, two := f.create(sessiontest.Login("oAlice")), f.create(sessiontest.Login("oAlice"))
+	require.ErrorIs(t, f.EndSession(t.Context(), appID, "oNobody", one.Session.ID), session.ErrNoSuchUser)
+	require.ErrorIs(t, f.EndSession(t.Context(), appID, "oAlice", "0123456789abcdef"), session.ErrInvalid)
+	require.ErrorIs(t, f.EndSession(t.Context(), "wxffffffffffffffff", "oAlice", one.Session.ID), session.ErrNoSuchUser)
+	require.NoError(t, f.EndSession(t.Context(), appID, "oAlice", one.Session.ID))
+	f.dead(one.Token)
+	f.lives(two.Token, "oAlice")
+	require.ErrorIs(t, f.EndSession(t.Context(), appID, "oAlice", one.Session.ID), session.ErrInvalid)
+}
+
+func TestEndUser(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store)
+	_, err := f.EndUser(t.Context(), appID, "oAlice")
+	require.ErrorIs(t, err, session.ErrNoSuchUser)
+	var tokens []string
+	for range 3 {
+		tokens = append(tokens, f.login("oAlice"))
+	}
+	other := f.login("oBob")
+	ended, err := f.EndUser(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Equal(t, 3, ended)
+	for _, token := range tokens {
+		f.dead(token)
+	}
+	f.lives(other, "oBob")
+	ended, err = f.EndUser(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Zero(t, ended)
+	after := f.login("oAlice")
+	f.lives(after, "oAlice")
+	for _, token := range tokens {
+		f.dead(token)
+	}
+}
+
+// A delete that is lost, or a record that an engine brings back, is no way
+// back to life for a session.
+func TestResurrectedRecordsStayDead(t *testing.T) {
+	cases := map[string]func(f *fixture, token string){
+		"ended":        func(f *fixture, token string) { _, _ = f.End(f.t.Context(), token) },
+		"all ended":    func(f *fixture, _ string) { _, _ = f.EndUser(f.t.Context(), appID, "oAlice") },
+		"pushed out":   func(f *fixture, _ string) { f.login("oAlice") },
+		"user deleted": nil,
+	}
+	for name, end := range cases {
+		t.Run(name, func(t *testing.T) {
+			store := openStore(t)
+			f := manage(t, store, func(c *session.Config) { c.MaxPerUser = 1 })
+			token := f.login("oAlice")
+			before := dump(t, store, "session:")
+			if end != nil {
+				end(f, token)
+			} else {
+				for key := range dump(t, store, "user:") {
+					require.NoError(t, store.Delete(t.Context(), key))
+				}
+			}
+			for key, value := range before {
+				require.NoError(t, store.Put(t.Context(), key, value, 0))
+			}
+			f.dead(token)
+			f.login("oAlice")
+			f.dead(token)
+		})
+	}
+}
+
+func TestUnionIDIsKept(t *testing.T) {
+	f := manage(t, openStore(t))
+	first := f.login("oAlice")
+	require.Empty(t, f.lives(first, "oAlice").UnionID)
+	login := sessiontest.Login("oAlice")
+	login.UnionID = "uAlice"
+	second := f.create(login)
+	require.Equal(t, "uAlice", second.Session.UnionID)
+	third := f.create(sessiontest.Login("oAlice"))
+	require.Equal(t, "uAlice", third.Session.UnionID)
+	require.Equal(t, "uAlice", f.lives(first, "oAlice").UnionID)
+}
+
+func TestSessionKeys(t *testing.T) {
+	f := manage(t, openStore(t))
+	login := sessiontest.Login("oAlice")
+	login.SessionKey = "first"
+	one := f.create(login)
+	keys := func() []string {
+		keys, err := f.SessionKeys(t.Context(), one.Session)
+		require.NoError(t, err)
+		return keys
+	}
+	require.Equal(t, []string{"first"}, keys())
+	login.SessionKey = "second"
+	f.create(login)
+	require.Equal(t, []string{"second", "first"}, keys(), "newest first")
+	f.create(login)
+	require.Equal(t, []string{"second", "first"}, keys(), "the same key again replaces nothing")
+	f.clock.Advance(5*time.Minute - 1)
+	require.Len(t, keys(), 2)
+	f.clock.Advance(1)
+	require.Equal(t, []string{"second"}, keys())
+	login.SessionKey = ""
+	f.create(login)
+	require.Equal(t, []string{"second"}, keys(), "a login without one keeps it")
+}
+
+func TestSameOpenIDOfAnotherMiniProgram(t *testing.T) {
+	f := manage(t, openStore(t))
+	here := f.login("oAlice")
+	login := sessiontest.Login("oAlice")
+	login.AppID = "wxffffffffffffffff"
+	there := f.create(login)
+	_, err := f.EndUser(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	f.dead(here)
+	require.Equal(t, "wxffffffffffffffff", f.lives(there.Token, "oAlice").AppID)
+}
+
+func TestLoginsThatNoRecordHolds(t *testing.T) {
+	f := manage(t, openStore(t))
+	for name, change := range map[string]func(*session.Login){
+		"no appid":       func(l *session.Login) { l.AppID = "" },
+		"no openid":      func(l *session.Login) { l.OpenID = "" },
+		"a huge openid":  func(l *session.Login) { l.OpenID = strings.Repeat("o", 1025) },
+		"a huge unionid": func(l *session.Login) { l.UnionID = strings.Repeat("o", 1025) },
+	} {
+		login := sessiontest.Login("oAlice")
+		change(&login)
+		_, err := f.Create(t.Context(), login)
+		require.Error(t, err, name)
+	}
+}
+
+// Wherever a login fails, nothing is left that its token opens, and the next
+// one succeeds.
+func TestCreateFailsAtEachStep(t *testing.T) {
+	steps := []string{"get meta", "get user", "put session", "update user", "sync "}
+	for _, step := range steps {
+		t.Run(step, func(t *testing.T) {
+			net := between(openStore(t))
+			f := manage(t, net, func(c *session.Config) { c.MaxPerUser = 2 })
+			before := f.login("oAlice")
+			net.down(func(method, key string) bool {
+				kind, _, _ := strings.Cut(key, ":")
+				return method+" "+kind == step
+			})
+			_, err := f.Create(t.Context(), sessiontest.Login("oAlice"))
+			require.ErrorIs(t, err, errDown)
+			net.up()
+			f.lives(before, "oAlice")
+			user, err := f.User(t.Context(), appID, "oAlice")
+			require.NoError(t, err)
+			require.Len(t, user.Sessions, 1)
+			f.lives(f.login("oAlice"), "oAlice")
+		})
+	}
+	t.Run("no room", func(t *testing.T) {
+		net := between(openStore(t))
+		f := manage(t, net)
+		token := f.login("oAlice")
+		net.set(func() { net.room = session.ErrFull })
+		_, err := f.Create(t.Context(), sessiontest.Login("oAlice"))
+		require.ErrorIs(t, err, session.ErrFull)
+		f.lives(token, "oAlice")
+		_, err = f.End(t.Context(), token)
+		require.NoError(t, err, "a revocation does not ask for room")
+		f.dead(token)
+	})
+	t.Run("caller gone", func(t *testing.T) {
+		f := manage(t, openStore(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := f.Create(ctx, sessiontest.Login("oAlice"))
+		require.ErrorIs(t, err, context.Canceled)
+	})
+}
+
+// What is acknowledged has been synced, once, after the last write that
+// counts.
+func TestSyncBeforeAcknowledgement(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, net, func(c *session.Config) { c.MaxPerUser = 1 })
+	check := func(name string, err error) {
+		t.Helper()
+		require.NoError(t, err, name)
+		calls := net.taken()
+		require.Equal(t, "sync ", calls[len(calls)-1], name)
+		require.NotContains(t, calls[:len(calls)-1], "sync ", name)
+	}
+	net.taken()
+	created, err := f.Create(t.Context(), sessiontest.Login("oAlice"))
+	check("create", err)
+	created, err = f.Create(t.Context(), sessiontest.Login("oAlice"))
+	check("create over the cap", err)
+	_, err = f.End(t.Context(), created.Token)
+	check("end", err)
+	created, err = f.Create(t.Context(), sessiontest.Login("oAlice"))
+	check("create again", err)
+	check("end session", f.EndSession(t.Context(), appID, "oAlice", created.Session.ID))
+	_, err = f.EndUser(t.Context(), appID, "oAlice")
+	check("end user", err)
+
+	token := f.login("oAlice")
+	net.set(func() { net.syncing = errDown })
+	_, err = f.End(t.Context(), token)
+	require.ErrorIs(t, err, errDown, "what could not be synced is not acknowledged")
+}
+
+// An outage is never taken for "no session".
+func TestStoreDown(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, net)
+	token := f.login("oAlice")
+	s := f.lives(token, "oAlice")
+	for _, part := range []string{"", "session:", "user:"} {
+		net.down(func(_, key string) bool { return strings.HasPrefix(key, part) })
+		require.ErrorIs(t, f.unanswered(token), errDown)
+		require.ErrorIs(t, f.Alive(t.Context(), s), errDown)
+		_, err := f.End(t.Context(), token)
+		require.ErrorIs(t, err, errDown)
+	}
+	_, err := f.EndUser(t.Context(), appID, "oAlice")
+	require.ErrorIs(t, err, errDown)
+	_, err = f.User(t.Context(), appID, "oAlice")
+	require.ErrorIs(t, err, errDown)
+	_, err = f.SessionKeys(t.Context(), s)
+	require.ErrorIs(t, err, errDown)
+	net.up()
+	f.lives(token, "oAlice")
+}
+
+func TestMeasure(t *testing.T) {
+	net := between(openStore(t))
+	var mu sync.Mutex
+	errs := map[string]int{}
+	ops := map[string]int{}
+	f := manage(t, net, func(c *session.Config) {
+		c.Measure = func(op string, took time.Duration, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			assert.GreaterOrEqual(t, took, time.Duration(0))
+			ops[op]++
+			if err != nil {
+				errs[op]++
+			}
+		}
+	})
+	token := f.login("oAlice")
+	f.lives(token, "oAlice")
+	f.dead(strings.Repeat("A", 43))
+	_, err := f.End(t.Context(), token)
+	require.NoError(t, err)
+	_, err = f.EndUser(t.Context(), appID, "oNobody")
+	require.ErrorIs(t, err, session.ErrNoSuchUser)
+	require.NoError(t, f.Ping(t.Context()))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = f.Lookup(ctx, token)
+	require.Error(t, err)
+	require.Empty(t, errs, "absence and callers who left are no faults of the store")
+	for _, op := range []string{"get", "put", "update", "delete", "sync", "ping"} {
+		require.Positive(t, ops[op], op)
+	}
+	net.down(func(string, string) bool { return true })
+	f.unanswered(token)
+	require.Equal(t, map[string]int{"get": 1}, errs)
+}
+
+// Neither the engine nor whoever steals its disk learns who logs in.
+func TestNothingInTheClear(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store)
+	login := session.Login{AppID: appID, OpenID: "oCanaryOpenID", UnionID: "uCanaryUnionID", SessionKey: "Q2FuYXJ5U2Vzc2lvbktleQ=="}
+	created := f.create(login)
+	f.create(login)
+	secrets := []string{login.AppID, login.OpenID, login.UnionID, login.SessionKey, created.Token}
+	for _, prefix := range []string{"session:", "user:", "meta"} {
+		records := dump(t, store, prefix)
+		require.NotEmpty(t, records, prefix)
+		for key, value := range records {
+			for _, secret := range secrets {
+				require.NotContains(t, key, secret)
+				require.False(t, bytes.Contains(value, []byte(secret)), "%s is in a value under %s", secret, prefix)
+			}
+		}
+	}
+}
+
+func TestAttach(t *testing.T) {
+	f := manage(t, openStore(t))
+	token := f.login("oAlice")
+	var built count
+	header := func(s *session.Session) any {
+		built.Add(1)
+		return []string{s.OpenID}
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			s, err := f.Lookup(t.Context(), token)
+			if assert.NoError(t, err) {
+				assert.Equal(t, []string{"oAlice"}, s.Attach(header))
+			}
+		})
+	}
+	wg.Wait()
+	n := built.Load()
+	f.lives(token, "oAlice").Attach(header)
+	require.Equal(t, n, built.Load(), "made once per opened session")
+}
+
+func TestConfigsThatCannotBe(t *testing.T) {
+	good := session.Config{Store: openStore(t), Keys: [][]byte{sessiontest.Key(1)}}
+	for name, change := range map[string]func(*session.Config){
+		"no store":          func(c *session.Config) { c.Store = nil },
+		"no key":            func(c *session.Config) { c.Keys = nil },
+		"a short key":       func(c *session.Config) { c.Keys = [][]byte{sessiontest.Key(1), make([]byte, 31)} },
+		"negative idle":     func(c *session.Config) { c.IdleTimeout = -1 },
+		"negative lifetime": func(c *session.Config) { c.Lifetime = -1 },
+		"negative cap":      func(c *session.Config) { c.MaxPerUser = -1 },
+		"negative cache":    func(c *session.Config) { c.CacheSize = -1 },
+	} {
+		cfg := good
+		change(&cfg)
+		_, err := session.NewManager(t.Context(), cfg)
+		require.Error(t, err, name)
+	}
+}
+
+func TestAbilitiesThatAStoreLacks(t *testing.T) {
+	type plain struct{ session.Store }
+	f := manage(t, plain{openStore(t)})
+	_, ok := f.Count(t.Context())
+	require.False(t, ok)
+	_, ok = f.Free()
+	require.False(t, ok)
+	require.NoError(t, f.Room())
+	require.NoError(t, f.Ping(t.Context()))
+	require.ErrorIs(t, f.Backup(t.Context(), new(bytes.Buffer)), errors.ErrUnsupported)
+	f.lives(f.login("oAlice"), "oAlice")
+}
+
+// dump returns everything under a prefix.
+func dump(t testing.TB, store session.Scanner, prefix string) map[string][]byte {
+	t.Helper()
+	all := make(map[string][]byte)
+	require.NoError(t, store.Scan(t.Context(), prefix, func(key string, value []byte, _ time.Duration) error {
+		all[key] = value
+		return nil
+	}))
+	return all
+}
