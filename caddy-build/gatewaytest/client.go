@@ -34,7 +34,9 @@ func (r Response) ErrorName() string {
 // reads one answer.
 func (g *Gateway) Raw(text string) Response {
 	g.tb.Helper()
-	resp, err := SendRaw(g.Addr, text)
+	conn, err := g.dial()
+	require.NoError(g.tb, err)
+	resp, err := exchange(conn, text)
 	require.NoError(g.tb, err)
 	return resp
 }
@@ -52,6 +54,11 @@ func SendRawFrom(source, addr, text string) (Response, error) {
 	if err != nil {
 		return Response{}, err
 	}
+	return exchange(conn, text)
+}
+
+// exchange sends a text and reads one answer.
+func exchange(conn net.Conn, text string) (Response, error) {
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return Response{}, err
@@ -155,4 +162,5 @@ func (g *Gateway) RequireIdentity(tb testing.TB, openID, token string) {
 func (g *Gateway) RequireNothing(tb testing.TB) {
 	tb.Helper()
 	require.Empty(tb, g.Upstream.Take())
+	require.Empty(tb, g.Upstream.Pending(), "part of a request")
 }

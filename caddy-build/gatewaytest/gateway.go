@@ -3,6 +3,7 @@ package gatewaytest
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
@@ -51,9 +52,6 @@ func (c Config) caddyfile() string {
 	if c.Whole != "" {
 		return c.Whole
 	}
-	if c.Next == "" {
-		c.Next = "reverse_proxy $UPSTREAM"
-	}
 	if c.Address == "" {
 		c.Address = "http://$LISTEN"
 	}
@@ -80,7 +78,14 @@ func (c Config) caddyfile() string {
 	}
 	%s
 }
-`, c.Options, c.Servers, AppID, c.App, c.Address, c.Site, c.Next)
+`, c.Options, c.Servers, AppID, c.App, c.Address, c.Site, c.next())
+}
+
+func (c Config) next() string {
+	if c.Next == "" {
+		return "reverse_proxy $UPSTREAM"
+	}
+	return c.Next
 }
 
 // A Gateway is a running binary and what is around it.
@@ -94,6 +99,7 @@ type Gateway struct {
 
 	tb        testing.TB
 	wechatURL string
+	roots     *x509.CertPool // of a site with TLS
 	env       []string
 	proc      *process
 }
@@ -316,4 +322,16 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+// Resources counts the goroutines and the open files of the process.
+func (g *Gateway) Resources() (goroutines, files int) {
+	g.tb.Helper()
+	resp, err := ReadResponse(g.AdminClient().Get("http://admin/debug/pprof/goroutine?debug=1"))
+	require.NoError(g.tb, err)
+	_, err = fmt.Sscanf(resp.Body, "goroutine profile: total %d", &goroutines)
+	require.NoError(g.tb, err)
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", g.Pid()))
+	require.NoError(g.tb, err)
+	return goroutines, len(entries)
 }

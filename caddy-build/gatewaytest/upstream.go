@@ -57,15 +57,16 @@ type Upstream struct {
 	mu       sync.Mutex
 	handler  http.HandlerFunc
 	received []Received
+	conns    map[*teeConn]struct{}
 }
 
 // connKey finds a request's connection in its context.
 type connKey struct{}
 
 func newUpstream(tb testing.TB) *Upstream {
-	u := new(Upstream)
+	u := &Upstream{conns: make(map[*teeConn]struct{})}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(u.serve))
-	server.Listener = teeListener{server.Listener}
+	server.Listener = teeListener{server.Listener, u}
 	server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, connKey{}, c)
 	}
@@ -122,21 +123,52 @@ func (u *Upstream) Take() []Received {
 	return taken
 }
 
+// Pending returns what came over the open connections and is not, or not yet, a
+// request.
+func (u *Upstream) Pending() []byte {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var pending []byte
+	for conn := range u.conns {
+		conn.mu.Lock()
+		pending = append(pending, conn.raw.Bytes()...)
+		conn.mu.Unlock()
+	}
+	return pending
+}
+
 // teeListener keeps what its connections read.
-type teeListener struct{ net.Listener }
+type teeListener struct {
+	net.Listener
+	upstream *Upstream
+}
 
 func (l teeListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &teeConn{Conn: conn}, nil
+	tee := &teeConn{Conn: conn, upstream: l.upstream}
+	l.upstream.mu.Lock()
+	defer l.upstream.mu.Unlock()
+	l.upstream.conns[tee] = struct{}{}
+	return tee, nil
 }
 
 type teeConn struct {
 	net.Conn
+	upstream *Upstream
+
 	mu  sync.Mutex
 	raw bytes.Buffer
+}
+
+// Close implements net.Conn.
+func (c *teeConn) Close() error {
+	c.upstream.mu.Lock()
+	delete(c.upstream.conns, c)
+	c.upstream.mu.Unlock()
+	return c.Conn.Close()
 }
 
 func (c *teeConn) Read(p []byte) (int, error) {

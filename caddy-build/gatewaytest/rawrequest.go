@@ -1,0 +1,131 @@
+package gatewaytest
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A RawRequest is written as it stands: nothing in it is checked, made
+// canonical or put in order, as by a client that attacks.
+type RawRequest struct {
+	Method    string   // default GET
+	Path      string   // the request target; default /
+	Authority string   // default: the gateway's address
+	Protocol  string   // of an extended CONNECT (HTTP/2 and HTTP/3)
+	Header    []string // lines "Name: value"
+	Body      string   // chunked, in HTTP/1.1
+	Trailer   []string // lines "Name: value"; announced only if Header says so
+}
+
+// A Sender sends a request over a connection of its own and reads the answer.
+// An error says that the server ended the stream or the connection instead.
+type Sender func(RawRequest) (Response, error)
+
+// Senders has a Sender for each protocol that a TLS site speaks.
+func (g *Gateway) Senders() map[string]Sender {
+	return map[string]Sender{"h1": g.SendH1, "h2": g.SendH2, "h3": g.SendH3}
+}
+
+func (g *Gateway) withDefaults(r RawRequest) RawRequest {
+	if r.Method == "" {
+		r.Method = http.MethodGet
+	}
+	if r.Path == "" {
+		r.Path = "/"
+	}
+	if r.Authority == "" {
+		r.Authority = g.Addr
+	}
+	return r
+}
+
+// splitLine takes a line "Name: value" apart.
+func splitLine(line string) (name, value string) {
+	name, value, _ = strings.Cut(line, ":")
+	return name, strings.TrimSpace(value)
+}
+
+// SendH1 is the Sender of HTTP/1.1, over TLS if the site has it.
+func (g *Gateway) SendH1(r RawRequest) (Response, error) {
+	r = g.withDefaults(r)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", r.Method, r.Path, r.Authority)
+	for _, line := range r.Header {
+		b.WriteString(line + "\r\n")
+	}
+	chunked := r.Body != "" || r.Trailer != nil
+	if chunked {
+		b.WriteString("Transfer-Encoding: chunked\r\n")
+	}
+	b.WriteString("\r\n")
+	if r.Body != "" {
+		fmt.Fprintf(&b, "%x\r\n%s\r\n", len(r.Body), r.Body)
+	}
+	if chunked {
+		b.WriteString("0\r\n")
+		for _, line := range r.Trailer {
+			b.WriteString(line + "\r\n")
+		}
+		b.WriteString("\r\n")
+	}
+	conn, err := g.dial()
+	if err != nil {
+		return Response{}, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return Response{}, err
+	}
+	if _, err := io.WriteString(conn, b.String()); err != nil {
+		return Response{}, err
+	}
+	return ReadResponse(http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: r.Method}))
+}
+
+func (g *Gateway) dial() (net.Conn, error) {
+	if g.roots == nil {
+		return net.Dial("tcp", g.Addr)
+	}
+	return tls.Dial("tcp", g.Addr, g.TLSConfig("http/1.1"))
+}
+
+// RunTLS is Run for a site that has a certificate of Caddy's internal authority
+// and speaks HTTP/1.1, HTTP/2 and HTTP/3. cfg has no Address.
+func (g *Gateway) RunTLS(cfg Config) {
+	g.tb.Helper()
+	cfg.Address = "https://$LISTEN"
+	cfg.Next = "tls internal\n" + cfg.next()
+	cfg.Options += "\nskip_install_trust\nauto_https disable_redirects"
+	g.URL = "https://" + g.Addr
+	g.Run(cfg)
+	root := filepath.Join(g.Dir, "data", "caddy", "pki", "authorities", "local", "root.crt")
+	g.Eventually(func() bool {
+		pem, err := os.ReadFile(root)
+		g.roots = x509.NewCertPool()
+		return err == nil && g.roots.AppendCertsFromPEM(pem)
+	}, "Caddy has its internal authority")
+	g.Eventually(func() bool {
+		conn, err := g.dial()
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}, "Caddy has the site's certificate")
+}
+
+// TLSConfig trusts Caddy's internal authority and offers one protocol.
+func (g *Gateway) TLSConfig(protocol string) *tls.Config {
+	require.NotNil(g.tb, g.roots, "the site has no TLS: start it with RunTLS")
+	return &tls.Config{RootCAs: g.roots, NextProtos: []string{protocol}, MinVersion: tls.VersionTLS12}
+}
