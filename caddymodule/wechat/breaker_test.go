@@ -2,6 +2,7 @@ package wechat_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,5 +206,27 @@ func TestTheBreakerRefusesThoseWhoWait(t *testing.T) {
 		require.LessOrEqual(t, calls, 9)
 		require.Equal(t, map[wechat.Kind]int{wechat.BadReply: calls, wechat.Busy: 50 - calls}, kinds)
 		require.LessOrEqual(t, took, 2*time.Second)
+	})
+}
+
+// While another mini program has all the places, an open breaker still answers at once.
+func TestTheBreakerRefusesBeforeTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, fake := newMemClient(t, func(cfg *wechat.Config) { cfg.Concurrency = 1 })
+		fake.Script(fakewechat.Script{Errcode: new(int64(40164)), Calls: 5}, fakewechat.Script{Hold: true})
+		for range 5 {
+			_, err := client.Code2Session(t.Context(), appID, "code")
+			requireKind(t, wechat.RejectedGateway, err)
+		}
+		var other sync.WaitGroup
+		other.Go(func() {
+			_, err := client.Code2Session(t.Context(), otherAppID, fake.IssueCode(otherAppID, "bob"))
+			require.NoError(t, err)
+		})
+		synctest.Wait()
+		require.Equal(t, 1, client.InFlight())
+		require.Zero(t, timed(func() { require.True(t, isOpen(t, client, fake, appID)) }))
+		fake.Release()
+		other.Wait()
 	})
 }

@@ -205,6 +205,7 @@ func (s *oneByOne) client(t *testing.T) *wechat.Client {
 		MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
 	})
 	require.NoError(t, err)
+	t.Cleanup(client.Close) // before the server waits for its connections
 	return client
 }
 

@@ -248,6 +248,41 @@ func TestOpenDataDoesNotMixKeys(t *testing.T) {
 	require.Equal(t, wechat.ErrRejected, err)
 }
 
+// PKCS#7 is read strictly, also where a reader of JSON would not mind what the padding is.
+func TestOpenDataJudgesThePadding(t *testing.T) {
+	object := wholeBlocks(`{"watermark":{"appid":"wx1","timestamp":5}}`)
+	tests := []struct {
+		name, lastBlock string
+		ok              bool
+	}{
+		{"sixteen", strings.Repeat("\x10", 16), true},
+		{"nine", "       " + strings.Repeat("\t", 9), true},
+		{"one", strings.Repeat(" ", 15) + "\x01", true},
+		{"none", strings.Repeat(" ", 16), false},
+		{"zero", strings.Repeat(" ", 15) + "\x00", false},
+		{"seventeen", strings.Repeat("\x11", 16), false},
+		{"255", strings.Repeat("\xff", 16), false},
+		{"nine of which one is wrong", "       \n" + strings.Repeat("\t", 8), false},
+		{"nine of which another is wrong", "       " + strings.Repeat("\t", 7) + "\n\t", false},
+		{"sixteen of which the first is wrong", " " + strings.Repeat("\x10", 15), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			in := sealed(t, v1SessionKey, object+tt.lastBlock)
+			raw, err := base64.StdEncoding.DecodeString(in.EncryptedData)
+			require.NoError(t, err)
+			// What Encrypt added is a block of its own.
+			in.EncryptedData = base64.StdEncoding.EncodeToString(raw[:len(raw)-16])
+			_, err = wechat.OpenData([]string{v1SessionKey}, "wx1", "o1", in, 0, time.Unix(5, 0))
+			if tt.ok {
+				require.NoError(t, err)
+			} else {
+				require.Equal(t, wechat.ErrRejected, err)
+			}
+		})
+	}
+}
+
 // Every last byte that the padding can have is tried, as an attacker would by
 // changing the block before the last.
 func TestOpenDataHasNoPaddingOracle(t *testing.T) {
