@@ -1,0 +1,118 @@
+package redisstore
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestParseAddress(t *testing.T) {
+	tests := []struct {
+		text string
+		want endpoint
+	}{
+		{"redis.internal:6380", endpoint{address: "redis.internal:6380"}},
+		{"redis.internal", endpoint{address: "redis.internal:6379"}},
+		{"[::1]:6380", endpoint{address: "[::1]:6380"}},
+		{"redis://redis.internal", endpoint{address: "redis.internal:6379"}},
+		{"redis://redis.internal:6380/", endpoint{address: "redis.internal:6380"}},
+		{"redis://[::1]/2", endpoint{address: "[::1]:6379", db: 2, hasDB: true}},
+		{"REDIS://h/0", endpoint{address: "h:6379", hasDB: true}},
+		{"valkey://gate@h", endpoint{address: "h:6379", username: "gate"}},
+		{"rediss://gate:p%40ss%2F@h:1", endpoint{address: "h:1", tls: true, username: "gate", password: "p@ss/"}},
+		{"valkeys://:p@h", endpoint{address: "h:6379", tls: true, password: "p"}},
+		{"unix:///run/redis.sock", endpoint{address: "/run/redis.sock"}},
+		{"unix://gate:p@/run/redis.sock?db=3", endpoint{address: "/run/redis.sock", username: "gate", password: "p", db: 3, hasDB: true}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.text, func(t *testing.T) {
+			got, err := parseAddress(tt.text, "6379")
+			require.NoError(t, err)
+			require.Equal(t, tt.want, got)
+		})
+	}
+}
+
+func TestParseAddressRefuses(t *testing.T) {
+	for _, text := range []string{
+		"", ":6379", "h:", "h:0", "h:65536", "h:port", "a:b:c", "h h:1", "/run/redis.sock",
+		"gate:canary@h:6379", "canary@h", "h:1/canary", "h:1?canary",
+		"http://canary@h", "redis://", "redis://:canary@", "redis://:canary@h:port", "redis://:canary@h/x",
+		"redis://:canary@h/-1", "redis://:canary@h/1/2", "redis://:canary@h/99999999999", "redis://:canary@h?db=1",
+		"redis://:canary@h#x", "redis://:canary%zz@h", "redis://gate:canary/x@h", "redis:canary",
+		"unix://canary", "unix://h/canary", "unix:///run/redis.sock?canary=1", "unix:///run/redis.sock?db=canary",
+		"redis://canary\x7f@h", "redis://h\ncanary",
+	} {
+		t.Run(text, func(t *testing.T) {
+			_, err := parseAddress(text, "6379")
+			require.Error(t, err)
+			require.NotContains(t, err.Error(), "canary")
+		})
+	}
+}
+
+func TestAddressesAndOptionsMustAgree(t *testing.T) {
+	tests := []struct {
+		name    string
+		options Options
+		says    string
+	}{
+		{"passwords of two URLs", Options{Addresses: []string{"redis://:canary@a", "redis://:other@b"}}, "address 2 differs"},
+		{"TLS and not", Options{Addresses: []string{"redis://a", "rediss://b"}}, "address 2 differs"},
+		{"databases of two URLs", Options{Addresses: []string{"redis://a/1", "redis://b"}}, "address 2 differs"},
+		{"password twice", Options{Addresses: []string{"redis://:canary@a"}, Password: "other"}, "another password"},
+		{"user twice", Options{Addresses: []string{"redis://canary@a"}, Username: "other"}, "another user"},
+		{"database twice", Options{Addresses: []string{"redis://a/1"}, DB: 2}, "another database"},
+		{"negative database", Options{Addresses: []string{"a"}, DB: -1}, "negative"},
+		{"negative timeout", Options{Addresses: []string{"a"}, Timeout: -1}, "positive"},
+		{"socket among others", Options{Addresses: []string{"a", "unix:///b"}}, "only address"},
+		{"database of a Sentinel", Options{Addresses: []string{"redis://a/1"}, SentinelMaster: "m"}, "Sentinel"},
+		{"nothing", Options{}, "at least one"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := tt.options.withDefaults().clientOption()
+			require.ErrorContains(t, err, tt.says)
+			require.NotContains(t, err.Error(), "canary")
+		})
+	}
+}
+
+func TestSentinelsHaveTheirOwnPort(t *testing.T) {
+	opt, err := Options{Addresses: []string{"a", "b:1"}, SentinelMaster: "m"}.withDefaults().clientOption()
+	require.NoError(t, err)
+	require.Equal(t, []string{"a:26379", "b:1"}, opt.InitAddress)
+}
+
+// What is accepted is a place to dial, and nothing of what is refused is
+// repeated.
+func FuzzParseAddress(f *testing.F) {
+	for _, seed := range []string{"h:1", "redis://u:p@h:1/2", "rediss://[::1]", "unix:///s?db=1", "redis://%zz@h", "a@b:1"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		e, err := parseAddress(text, "6379")
+		if err != nil {
+			// An error is one of a few constant sentences.
+			require.Less(t, len(err.Error()), 90)
+			if len(text) > 12 && !strings.Contains("redis://h unix:///run/redis.sock host:port", text) {
+				require.NotContains(t, err.Error(), text)
+			}
+			return
+		}
+		if isSocket(e.address) {
+			return
+		}
+		host, port, err := net.SplitHostPort(e.address)
+		require.NoError(t, err)
+		require.NotEmpty(t, host)
+		n, err := strconv.Atoi(port)
+		require.NoError(t, err)
+		require.Positive(t, n)
+		require.Less(t, n, 1<<16)
+		require.GreaterOrEqual(t, e.db, 0)
+	})
+}
