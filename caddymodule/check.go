@@ -167,25 +167,15 @@ func runningConfiguration(ctx context.Context, cmd *cobra.Command) (*configurati
 
 // print writes the report for people.
 func (d *doctor) print(w io.Writer) error {
-	width := 0
-	for _, f := range d.findings {
-		width = max(width, len(f.Subject))
-	}
 	var b strings.Builder
 	for _, f := range d.findings {
 		status := f.Status
 		if status != statusOK {
 			status = strings.ToUpper(status)
 		}
-		fmt.Fprintf(&b, "%-8s %-*s  %s\n", status, width, f.Subject, f.Message)
-		for i, line := range strings.Split(f.Fix, "\n") {
-			switch {
-			case f.Fix == "":
-			case i == 0:
-				fmt.Fprintf(&b, "%-8s %-*s  → %s\n", "", width, "", line)
-			default:
-				fmt.Fprintf(&b, "%-8s %-*s    %s\n", "", width, "", line)
-			}
+		fmt.Fprintf(&b, "%-8s %s: %s\n", status, f.Subject, f.Message)
+		if f.Fix != "" {
+			fmt.Fprintf(&b, "         → %s\n", strings.ReplaceAll(f.Fix, "\n", "\n           "))
 		}
 	}
 	faults, warnings := d.count(statusFault), d.count(statusWarning)

@@ -47,11 +47,14 @@ written unix//run/caddy/admin.sock.
 Exit codes: 0 done; 1 failed, or the doctor found a fault; 2 wrong usage; 3 no
 such user or session; 4 no gateway answers, or its store does not.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(
+			for _, sub := range []*cobra.Command{
 				statsCommand(), userCommand(), revokeCommand(),
 				backupCommand(), restoreCommand(), migrateCommand(),
 				checkCommand(), demoCommand(),
-			)
+			} {
+				sub.DisableFlagsInUseLine = true // each says which matter
+				cmd.AddCommand(sub)
+			}
 			// A mistyped command must not look like a success to a script.
 			cmd.Args = cobra.ArbitraryArgs
 			cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
@@ -137,5 +140,6 @@ func exitCode(err error) int {
 func printJSON(w io.Writer, value any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
 	return enc.Encode(value)
 }

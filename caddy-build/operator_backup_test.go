@@ -1,0 +1,150 @@
+package main_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+)
+
+// TestBackupWhileLoginsRunIsRestoredElsewhere takes backups from a gateway that
+// users log in to without a pause, and makes another gateway of the last one.
+func TestBackupWhileLoginsRunIsRestoredElsewhere(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{App: "login_rate off"})
+	file := filepath.Join(g.Dir, "sessions.backup")
+	ended := g.Login("mallory").Token
+	require.Equal(t, http.StatusNoContent, g.Post("/logout", "", gatewaytest.Token(ended)).Status)
+
+	logins := keepLoggingIn(t, g)
+	logins.await(50)
+	var before []string
+	for range 3 {
+		before = logins.soFar()
+		operate(t, g, "backup", "-o", file, "--address", g.Admin).require(t, 0)
+		logins.await(len(before) + 20) // they went on meanwhile
+	}
+	logins.stop()
+	info, err := os.Stat(file)
+	require.NoError(t, err)
+	require.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
+
+	elsewhere := gatewaytest.New(t)
+	dir := filepath.Join(elsewhere.Dir, "data", "caddy", "wxgate")
+	restored := operate(t, elsewhere, "restore", file, "--dir", filepath.Join(dir, "sessions")).require(t, 0)
+	require.Contains(t, restored.stdout, "records restored")
+	copyFile(t, filepath.Join(g.Dir, "data", "caddy", "wxgate", "encryption.key"), filepath.Join(dir, "encryption.key"))
+	elsewhere.Run(gatewaytest.Config{})
+	for _, token := range before {
+		require.Equal(t, http.StatusOK, elsewhere.Get("/", gatewaytest.Token(token)).Status)
+	}
+	require.Len(t, elsewhere.Upstream.Take(), len(before))
+	require.Equal(t, "invalid_session", elsewhere.Get("/", gatewaytest.Token(ended)).ErrorName())
+	require.NotContains(t, restored.stdout+restored.stderr, before[0])
+
+	t.Run("stdout", func(t *testing.T) {
+		out := operate(t, g, "backup", "-o", "-", "--address", g.Admin).require(t, 0)
+		require.Contains(t, out.stdout, "wxgate backup")
+		require.NotContains(t, out.stdout, g.OpenID("user 0 of 0"), "the copy is sealed")
+	})
+	t.Run("not over what is there", func(t *testing.T) {
+		out := operate(t, g, "restore", file, "--dir", filepath.Join(dir, "sessions")).require(t, 1)
+		require.Contains(t, out.stderr, "not empty")
+	})
+	t.Run("not from half a file", func(t *testing.T) {
+		whole, err := os.ReadFile(file)
+		require.NoError(t, err)
+		half := filepath.Join(g.Dir, "half")
+		require.NoError(t, os.WriteFile(half, whole[:len(whole)/2], 0o600))
+		out := operate(t, g, "restore", half, "--dir", filepath.Join(g.Dir, "from-half")).require(t, 1)
+		require.Contains(t, out.stderr, "no complete backup")
+	})
+	t.Run("a failed backup leaves the last one", func(t *testing.T) {
+		whole, err := os.ReadFile(file)
+		require.NoError(t, err)
+		g.Stop()
+		operate(t, g, "backup", "-o", file, "--address", g.Admin).require(t, 4)
+		still, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, whole, still)
+		left, err := filepath.Glob(filepath.Join(g.Dir, ".sessions.backup*"))
+		require.NoError(t, err)
+		require.Empty(t, left)
+	})
+}
+
+// logins are those of users who log in without a pause.
+type logins struct {
+	tb     testing.TB
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	mu     sync.Mutex
+	tokens []string // acknowledged
+}
+
+func keepLoggingIn(t *testing.T, g *gatewaytest.Gateway) *logins {
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &logins{tb: t, cancel: cancel}
+	t.Cleanup(l.stop)
+	for worker := range 2 {
+		l.done.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				token, err := tryLogin(g, fmt.Sprintf("user %d of %d", n, worker))
+				if err != nil {
+					t.Errorf("logging in: %v", err)
+					return
+				}
+				l.mu.Lock()
+				l.tokens = append(l.tokens, token)
+				l.mu.Unlock()
+			}
+		})
+	}
+	return l
+}
+
+// tryLogin logs in from any goroutine.
+func tryLogin(g *gatewaytest.Gateway, user string) (token string, err error) {
+	body := `{"code":"` + g.WeChat.IssueCode(gatewaytest.AppID, user) + `"}`
+	resp, err := gatewaytest.SendRaw(g.Addr, fmt.Sprintf("POST /login HTTP/1.1\nHost: %s\nContent-Type: application/json\nContent-Length: %d\nConnection: close\n\n%s", g.Addr, len(body), body))
+	if err != nil {
+		return "", err
+	}
+	var login gatewaytest.Login
+	if err := json.Unmarshal([]byte(resp.Body), &login); err != nil || resp.Status != http.StatusOK {
+		return "", fmt.Errorf("status %d: %s", resp.Status, resp.Body)
+	}
+	return login.Token, nil
+}
+
+func (l *logins) soFar() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.tokens...)
+}
+
+func (l *logins) await(n int) {
+	l.tb.Helper()
+	gatewaytest.Eventually(l.tb, func() bool { return len(l.soFar()) >= n || l.tb.Failed() }, "enough logins")
+}
+
+func (l *logins) stop() {
+	l.cancel()
+	l.done.Wait()
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(filepath.Dir(to), 0o700))
+	require.NoError(t, os.WriteFile(to, content, 0o600))
+}
