@@ -330,45 +330,54 @@ func TestACallerThatGoesAwayIsToldSo(t *testing.T) {
 	requireLogin(t, client, fake)
 }
 
-// A thousand users at once, with delays, hang-ups and callers that go away:
-// whoever gets a session gets their own.
+// A thousand users of a hundred mini programs at once, with delays, hang-ups
+// and callers that go away: whoever gets a session gets their own. No mini program
+// has failures enough to open its breaker, so everyone else does get one.
 func TestNobodyGetsAnothersSession(t *testing.T) {
-	const users = 1000
-	fake := newFake()
-	client := newClient(t, fake, func(cfg *wechat.Config) { cfg.Timeout = 10 * time.Minute })
-	codes := make([]string, users)
-	for i := range users {
-		codes[i] = fake.IssueCode(appID, fmt.Sprint(i))
-		switch script := (fakewechat.Script{Code: codes[i]}); i % 10 {
-		case 1:
-			script.DelayMS = i % 17
-			fake.Script(script)
-		case 2:
-			script.HangUp = fakewechat.HangUpAfter
-			fake.Script(script)
-		case 3:
-			// The surplus must not be taken for the next one's reply.
-			script.ContentLength = new(int(40))
-			fake.Script(script)
-		case 4:
-			script.Truncate = 3
-			fake.Script(script)
-		}
+	const users, perApp = 1000, 10
+	var miniPrograms []wechat.MiniProgram
+	secrets := make(map[string]string)
+	for i := range users / perApp {
+		appID := fmt.Sprintf("wx%016x", i)
+		secrets[appID] = fmt.Sprint("secret ", i)
+		miniPrograms = append(miniPrograms, wechat.MiniProgram{AppID: appID, Secret: secrets[appID]})
 	}
+	fake := fakewechat.New(fakewechat.Config{MiniPrograms: secrets})
+	client := newClient(t, fake, func(cfg *wechat.Config) {
+		cfg.MiniPrograms, cfg.Timeout = miniPrograms, 10*time.Minute
+	})
+
 	var wg sync.WaitGroup
 	errs := make([]error, users)
 	for i := range users {
+		appID, user := miniPrograms[i/perApp].AppID, fmt.Sprint(i)
+		code := fake.IssueCode(appID, user)
+		script := fakewechat.Script{Code: code, DelayMS: i % 17}
+		spoiled := true
+		switch i % perApp {
+		case 1:
+			script.HangUp = fakewechat.HangUpAfter
+		case 2:
+			// The surplus must not be taken for the next one's reply.
+			script.ContentLength = new(int(40))
+		case 3:
+			script.Truncate = 3
+		default:
+			spoiled = false
+		}
+		fake.Script(script)
 		wg.Go(func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			if i%10 == 5 {
+			goesAway := i%perApp == 4
+			if goesAway {
 				time.AfterFunc(time.Duration(i%7)*time.Millisecond, cancel)
 			}
-			session, err := client.Code2Session(ctx, appID, codes[i])
+			session, err := client.Code2Session(ctx, appID, code)
 			switch {
-			case err == nil && session.OpenID != fake.OpenID(appID, fmt.Sprint(i)):
-				errs[i] = fmt.Errorf("user %d got a foreign openid", i)
-			case err != nil && i%10 != 2 && i%10 != 3 && i%10 != 4 && i%10 != 5 && !errors.Is(err, wechat.Busy):
+			case err == nil && (spoiled || session.OpenID != fake.OpenID(appID, user)):
+				errs[i] = fmt.Errorf("user %d got openid %s", i, session.OpenID)
+			case err != nil && !spoiled && !goesAway:
 				errs[i] = fmt.Errorf("user %d: %w", i, err)
 			}
 		})

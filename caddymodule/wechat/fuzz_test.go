@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +21,9 @@ import (
 // lenient, reads in the same bytes: a session comes only from a clean reply.
 func FuzzParseReply(f *testing.F) {
 	for _, tt := range replies {
-		f.Add([]byte(tt.body))
+		if len(tt.body) < 1<<10 { // the long ones would only slow the fuzzer down
+			f.Add([]byte(tt.body))
+		}
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		session, err := wechat.ParseReply(body)
@@ -84,7 +88,7 @@ func FuzzOpenData(f *testing.F) {
 		// The change is laid over iv and data, as a client can do.
 		iv, _ := base64.StdEncoding.DecodeString(in.IV)
 		data, _ := base64.StdEncoding.DecodeString(in.EncryptedData)
-		both := append(iv, data...)
+		both := slices.Concat(iv, data)
 		for i := range min(len(change), len(both)) {
 			both[i] ^= change[i]
 		}
@@ -117,7 +121,7 @@ func FuzzOpenDataText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data, iv, rawData, signature string) {
 		in := wechat.EncryptedData{EncryptedData: data, IV: iv, RawData: rawData, Signature: signature}
 		_, err := wechat.OpenData([]string{v1SessionKey}, v1AppID, v1OpenID, in, 0, time.Unix(v1Time, 0))
-		if err != nil && err != wechat.ErrMalformed && err != wechat.ErrRejected {
+		if err != nil && !errors.Is(err, wechat.ErrMalformed) && !errors.Is(err, wechat.ErrRejected) {
 			t.Fatalf("unexpected error %v", err)
 		}
 	})

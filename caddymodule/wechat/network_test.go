@@ -263,7 +263,11 @@ func TestSurplusBytesAreNobodysReply(t *testing.T) {
 // A TLS server that offers HTTP/2 is spoken to in HTTP/1.1, which repeats nothing.
 func TestWhatGoesOverTheWire(t *testing.T) {
 	fake := newFake()
-	server := httptest.NewUnstartedServer(fake)
+	var resumed []bool
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		resumed = append(resumed, r.TLS.DidResume)
+		fake.ServeHTTP(w, r)
+	}))
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -277,7 +281,8 @@ func TestWhatGoesOverTheWire(t *testing.T) {
 	requireLogin(t, client, fake)
 	calls := fake.Calls()
 	require.Len(t, calls, 2)
-	require.NotEqual(t, calls[0].RemoteAddr, calls[1].RemoteAddr)
+	require.NotEqual(t, calls[0].RemoteAddr, calls[1].RemoteAddr, "a connection each")
+	require.Equal(t, []bool{false, true}, resumed, "and one TLS session")
 	for _, call := range calls {
 		require.Equal(t, "HTTP/1.1", call.Proto)
 		require.Zero(t, call.BodyBytes)

@@ -3,6 +3,7 @@ package fakewechat
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 )
@@ -101,7 +102,7 @@ func (s *Server) serveOpenData(w http.ResponseWriter, r *http.Request) {
 	}
 	var fields map[string]any
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxControlBody)).Decode(&fields)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		http.Error(w, "the body is not a JSON object", http.StatusBadRequest)
 		return
 	}

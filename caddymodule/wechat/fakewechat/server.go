@@ -54,6 +54,7 @@ type Server struct {
 	calls       []Call
 	release     chan struct{} // closed by Release
 	closed      chan struct{} // closed by Close
+	close       func()
 }
 
 // An account is a user of a mini program.
@@ -92,6 +93,7 @@ func New(cfg Config) *Server {
 		release:     make(chan struct{}),
 		closed:      make(chan struct{}),
 	}
+	s.close = sync.OnceFunc(func() { close(s.closed) })
 	for appID, secret := range cfg.MiniPrograms {
 		s.secrets[appID] = secret
 	}
@@ -173,8 +175,8 @@ func (s *Server) Reset() {
 }
 
 // Close ends every answer that is held, dripping or endless, so that an
-// http.Server that serves s can shut down. It may be called once.
-func (s *Server) Close() { close(s.closed) }
+// http.Server that serves s can shut down.
+func (s *Server) Close() { s.close() }
 
 // receive records a call and returns the script for it, or nil.
 func (s *Server) receive(call Call) *Script {
