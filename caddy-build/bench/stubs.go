@@ -1,0 +1,7 @@
+package main
+
+import "context"
+
+func runLogins(ctx context.Context, args []string) error { return nil }
+func runWrites(ctx context.Context, args []string) error { return nil }
+func runScale(ctx context.Context, args []string) error  { return nil }
