@@ -76,12 +76,12 @@ func (l *ledger) check(t *testing.T, g *gatewaytest.Gateway) {
 // get asks over a connection that is kept alive.
 func get(t *testing.T, client *http.Client, url, token string) gatewaytest.Response {
 	t.Helper()
-	resp, err := tryGet(client, url, token)
+	resp, err := getWith(client, url, token)
 	require.NoError(t, err)
 	return resp
 }
 
-func tryGet(client *http.Client, url, token string) (gatewaytest.Response, error) {
+func getWith(client *http.Client, url, token string) (gatewaytest.Response, error) {
 	req, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
 		return gatewaytest.Response{}, err
@@ -90,7 +90,7 @@ func tryGet(client *http.Client, url, token string) (gatewaytest.Response, error
 	return gatewaytest.ReadResponse(client.Do(req))
 }
 
-func tryLogin(client *http.Client, g *gatewaytest.Gateway, user string) (token string, err error) {
+func loginWith(client *http.Client, g *gatewaytest.Gateway, user string) (token string, err error) {
 	body := `{"code":"` + g.WeChat.IssueCode(gatewaytest.AppID, user) + `"}`
 	resp, err := gatewaytest.ReadResponse(client.Post(g.URL+"/login", "application/json", strings.NewReader(body)))
 	if err != nil {
@@ -103,7 +103,7 @@ func tryLogin(client *http.Client, g *gatewaytest.Gateway, user string) (token s
 	return login.Token, nil
 }
 
-func tryLogout(client *http.Client, g *gatewaytest.Gateway, token string) error {
+func logoutWith(client *http.Client, g *gatewaytest.Gateway, token string) error {
 	req, err := http.NewRequest(http.MethodPost, g.URL+"/logout", nil)
 	if err != nil {
 		return err
@@ -131,7 +131,7 @@ func TestAcknowledgedSurvivesSIGKILL(t *testing.T) {
 				// Until the process is killed under it.
 				for i := 0; ; i++ {
 					user := fmt.Sprintf("user-%d-%d-%d", round, worker, i)
-					token, err := tryLogin(client, g, user)
+					token, err := loginWith(client, g, user)
 					if err != nil {
 						return
 					}
@@ -140,7 +140,7 @@ func TestAcknowledgedSurvivesSIGKILL(t *testing.T) {
 						continue
 					}
 					book.ending(token)
-					if tryLogout(client, g, token) != nil {
+					if logoutWith(client, g, token) != nil {
 						return
 					}
 					book.ended(token)
@@ -217,7 +217,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 		group.Go(func() {
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}}
 			for i := 0; !stop.Load(); i++ {
-				resp, err := tryGet(client, g.URL+"/"+strconv.Itoa(worker), alice)
+				resp, err := getWith(client, g.URL+"/"+strconv.Itoa(worker), alice)
 				if err != nil {
 					// Caddy's hand-over of the listener resets a few connections.
 					reset.Add(1)
@@ -228,7 +228,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 				}
 				served.Add(1)
 				if i%20 == 0 {
-					if token, err := tryLogin(client, g, fmt.Sprintf("user-%d-%d", worker, i)); err == nil {
+					if token, err := loginWith(client, g, fmt.Sprintf("user-%d-%d", worker, i)); err == nil {
 						tokens <- token
 					} else if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !strings.Contains(err.Error(), "code_used") {
 						t.Errorf("a login failed during a reload: %v", err)
