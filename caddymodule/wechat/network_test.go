@@ -3,6 +3,7 @@ package wechat_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -122,7 +124,6 @@ func TestUnreachable(t *testing.T) {
 		{name: "refused", baseURL: gone.URL, reason: "the connection was refused"},
 		{name: "untrusted certificate", baseURL: untrusted.URL, reason: "the TLS certificate is not trusted"},
 		{name: "not TLS", baseURL: strings.Replace(plain.URL, "http:", "https:", 1), reason: "the other side does not speak TLS"},
-		{name: "no such host", baseURL: "https://wechat.invalid", reason: "the host name cannot be looked up"},
 		{name: "proxy refused", baseURL: "https://wechat.invalid", proxyURL: gone.URL, reason: "the proxy cannot be reached"},
 		{name: "proxy says no", baseURL: "https://wechat.invalid", proxyURL: plain.URL, reason: "the connection could not be made"},
 	}
@@ -132,6 +133,7 @@ func TestUnreachable(t *testing.T) {
 			client, err := wechat.NewClient(wechat.Config{
 				BaseURL:      tt.baseURL,
 				ProxyURL:     proxyURL,
+				Timeout:      time.Minute,
 				MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
 			})
 			require.NoError(t, err)
@@ -141,6 +143,19 @@ func TestUnreachable(t *testing.T) {
 			require.False(t, e.Sent)
 		})
 	}
+}
+
+// The resolver is left out: some networks answer for names that do not exist.
+func TestALookupThatFails(t *testing.T) {
+	client, err := wechat.NewClient(wechat.Config{MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}}})
+	require.NoError(t, err)
+	client.SetDialContext(func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "api.weixin.qq.com", IsNotFound: true}}
+	})
+	_, err = client.Code2Session(t.Context(), appID, "code")
+	e := requireKind(t, wechat.BadReply, err)
+	require.Equal(t, "the host name cannot be looked up", e.Reason)
+	require.False(t, e.Sent)
 }
 
 // A oneByOne server answers the first request of each connection, reads
@@ -202,6 +217,7 @@ func (s *oneByOne) client(t *testing.T) *wechat.Client {
 	t.Helper()
 	client, err := wechat.NewClient(wechat.Config{
 		BaseURL:      "http://" + s.Addr().String(),
+		Timeout:      time.Minute,
 		MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
 	})
 	require.NoError(t, err)
@@ -273,6 +289,7 @@ func TestWhatGoesOverTheWire(t *testing.T) {
 	t.Cleanup(server.Close)
 	client, err := wechat.NewClient(wechat.Config{
 		BaseURL:      server.URL + "/",
+		Timeout:      time.Minute,
 		MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
 	})
 	require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -64,6 +65,7 @@ func TestTheConfiguredProxyIsATunnel(t *testing.T) {
 	client, err := wechat.NewClient(wechat.Config{
 		BaseURL:      "https://example.com", // whom the test certificate names
 		ProxyURL:     "http://user:pass@" + proxyServer.Listener.Addr().String(),
+		Timeout:      time.Minute,
 		MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
 	})
 	require.NoError(t, err)
