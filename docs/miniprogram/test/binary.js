@@ -40,8 +40,8 @@ async function start(command, args, { port, env = {} }) {
     return ended;
   };
 
-  // It gets a minute, since the machine may be busy with other tests.
-  for (let attempts = 600; !await listens(port); attempts -= 1) {
+  // It gets three minutes, since the machine may be busy with other tests.
+  for (let attempts = 1800; !await listens(port); attempts -= 1) {
     if (child.exitCode !== null || child.pid === undefined || attempts === 0) {
       await stop();
       throw new Error(`starting ${command} ${args.join(' ')}:\n${printed}`);

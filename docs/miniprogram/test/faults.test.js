@@ -1,6 +1,7 @@
 // What the client does when WeChat, the gateway's limits or its session store stand in the way, and what
 // it leaves alone because the application behind the gateway said it.
 'use strict';
+const { once } = require('node:events');
 const { after, before, test } = require('node:test');
 const assert = require('node:assert/strict');
 const { createClient } = require('../wxgate.js');
@@ -19,22 +20,31 @@ const answers = {
   '/mimic': { status: 401, body: sessionError },
 };
 
-const stops = [];
 let wechat;
 let upstream;
 let gateway;
+const other = { tokenHeader: 'X-Session', loginPath: '/wx/login', logoutPath: '/wx/logout' };
 
 before(async () => {
   wechat = await startWeChat();
   upstream = await startUpstream(answers);
-  gateway = await startGateway({ wechat, upstream });
-  stops.push(gateway.stop, upstream.stop, wechat.stop);
+  gateway = await startGateway({
+    wechat,
+    upstream,
+    sites: [
+      '',
+      'token_from bearer',
+      `token_from ${other.tokenHeader}\n        login ${other.loginPath}\n        logout ${other.logoutPath}`,
+    ],
+  });
 });
 after(async () => {
-  for (const stop of stops) await stop();
+  await gateway.stop();
+  await upstream.stop();
+  await wechat.stop();
 });
 
-// user makes a phone and a client on it; each has a gateway address of its own choice.
+// user makes a phone and a client on it, of the gateway unless told otherwise.
 function user(t, { url = gateway.url, ...options } = {}) {
   const wx = new FakeWx({ appid: APPID, newCode: wechat.newCode });
   t.after(() => wx.close());
@@ -100,9 +110,11 @@ for (const [name, errcode] of [['code_used', 40163], ['invalid_code', 40029]]) {
 test('a blocked user is told so and not tried again', async (t) => {
   const { wx, client } = user(t);
   wechat.script = [{ errcode: 40226, errmsg: 'blocked' }];
-  const waiting = [client.request({ url: '/1' }), client.request({ url: '/2' })];
-  for (const request of waiting) {
-    await assert.rejects(request, { code: 'user_blocked', statusCode: 403, errcode: 40226, retryAfter: undefined });
+  const results = await Promise.allSettled([client.request({ url: '/1' }), client.request({ url: '/2' })]);
+  for (const { reason } of results) {
+    const { code, statusCode, errcode, retryAfter } = reason;
+    assert.deepEqual({ code, statusCode, errcode, retryAfter },
+      { code: 'user_blocked', statusCode: 403, errcode: 40226, retryAfter: undefined });
   }
   assert.equal(wx.logins, 1);
 });
@@ -115,50 +127,87 @@ test('no error holds the code or the token', async (t) => {
   assert.ok(!text.includes(wechat.codes.at(-1)), text);
 });
 
-test('a login over login_rate waits as long as the gateway says and then goes through', async (t) => {
-  const limited = await startGateway({ wechat, upstream, app: 'login_rate 1 2s' });
-  t.after(limited.stop);
-  await user(t, { url: limited.url }).client.login();
-
-  const { wx, client } = user(t, { url: limited.url });
-  const refusals = [];
-  wx.on('response', ({ result }) => { if (result.statusCode === 429) refusals.push(Date.now()); });
-  const response = await client.request({ url: '/' });
-  assert.equal(response.statusCode, 200);
-  assert.ok(refusals.length >= 1, 'the login was not limited');
-  assert.ok(wx.logins <= 3, `${wx.logins} logins`);
+test('a limited login waits as long as the gateway says, and not for ever', async (t) => {
+  const { limited, seconds } = await exhaust(t);
+  const { wx, client } = user(t, { url: limited.url, maxRetryAfter: 3600 });
+  const refusals = countRefusals(wx);
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const failed = assert.rejects(client.request({ url: '/' }), { code: 'rate_limited', statusCode: 429 });
+  for (const attempt of [1, 2]) {
+    await refusals.reach(attempt);
+    t.mock.timers.tick((seconds - 60) * 1000);
+    await settled();
+    assert.equal(wx.logins, attempt, 'the client came back too early');
+    t.mock.timers.tick(61 * 1000);
+  }
+  await failed;
+  assert.equal(wx.logins, 3);
 });
 
 test('a wait that is too long is reported, and the gateway is left in peace until it is over', async (t) => {
+  const { limited, seconds } = await exhaust(t);
+  const { wx, client } = user(t, { url: limited.url });
+  const refusals = countRefusals(wx);
+  const error = await client.request({ url: '/' }).then(assert.fail, (reason) => reason);
+  assert.equal(error.code, 'rate_limited');
+  assert.ok(error.retryAfter > seconds - 60 && error.retryAfter <= 3600, `${error.retryAfter} seconds`);
+  await assert.rejects(client.request({ url: '/' }), { code: 'rate_limited', statusCode: 429 });
+  assert.equal(refusals.count(), 1);
+  assert.equal(wx.logins, 1);
+
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + error.retryAfter * 1000 });
+  await assert.rejects(client.request({ url: '/' }), { code: 'rate_limited' });
+  assert.equal(refusals.count(), 2);
+});
+
+// exhaust starts a gateway that takes one login an hour, and uses it up. The gateway then asks for
+// about `seconds` of patience; what a busy machine takes off is far less than a minute.
+async function exhaust(t) {
   const limited = await startGateway({ wechat, upstream, app: 'login_rate 1 1h' });
   t.after(limited.stop);
   await user(t, { url: limited.url }).client.login();
+  return { limited, seconds: 3600 };
+}
 
-  const { wx, client } = user(t, { url: limited.url });
-  const seconds = await client.request({ url: '/' }).then(assert.fail, (error) => {
-    assert.equal(error.code, 'rate_limited');
-    assert.equal(error.statusCode, 429);
-    return error.retryAfter;
+// countRefusals follows the 429 answers that a phone gets.
+function countRefusals(wx) {
+  let count = 0;
+  wx.on('response', ({ result }) => {
+    if (result.statusCode !== 429) return;
+    count += 1;
+    wx.emit('refusal');
   });
-  assert.ok(seconds > 3000 && seconds <= 3600, `${seconds} seconds`);
+  return {
+    count: () => count,
+    reach: async (wanted) => {
+      while (count < wanted) await once(wx, 'refusal');
+      await settled();
+    },
+  };
+}
 
-  let requests = 0;
-  wx.on('request', () => { requests += 1; });
-  await assert.rejects(client.request({ url: '/' }), { code: 'rate_limited', statusCode: 429 });
-  assert.equal(requests, 0);
-  assert.equal(wx.logins, 1);
+// settled resolves when the promises that are ready have run.
+function settled() {
+  return new Promise((resolve) => setImmediate(resolve));
+}
 
-  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + seconds * 1000 + 1 });
-  await assert.rejects(client.request({ url: '/' }), { code: 'rate_limited' });
-  assert.equal(requests, 1, 'the gateway was not asked after the wait');
-});
+test('WeChat that is busy costs a wait, and only so many', async (t) => {
+  // Its own gateway, since WeChat's trouble makes a gateway careful for a while.
+  const troubled = await startGateway({ wechat, upstream });
+  t.after(troubled.stop);
+  t.after(() => { wechat.script = []; });
 
-test('the number of waits is bounded', async (t) => {
-  const { wx, client } = user(t, { maxRetries: 1 });
-  wechat.script = Array(9).fill({ errcode: 45011, errmsg: 'too often' });
-  await assert.rejects(client.login(), { code: 'rate_limited', statusCode: 429, errcode: 45011 });
-  assert.equal(wx.logins, 2);
-  wechat.script = [];
+  const patient = user(t, { url: troubled.url });
+  // The gateway tries again once by itself; the second login succeeds.
+  wechat.script = Array(2).fill({ errcode: -1, errmsg: 'system error' });
+  assert.equal((await patient.client.request({ url: '/' })).statusCode, 200);
+  assert.equal(patient.wx.logins, 2);
+  assert.deepEqual(wechat.script, []);
+
+  const hasty = user(t, { url: troubled.url, maxRetries: 0 });
+  wechat.script = Array(20).fill({ errcode: -1, errmsg: 'system error' });
+  await assert.rejects(hasty.client.login(), { code: 'wechat_busy', statusCode: 503 });
+  assert.equal(hasty.wx.logins, 1);
 });
 
 test('a session store that is away for a moment costs time, not the session, and nothing is sent twice', async (t) => {
@@ -199,15 +248,9 @@ test('a session store that is away for a moment costs time, not the session, and
   assert.equal(wx.logins, 1);
 });
 
-for (const tokenHeader of ['bearer', 'X-Session']) {
-  test(`the token travels as the site wants it: ${tokenHeader}`, async (t) => {
-    const other = await startGateway({
-      wechat, upstream, site: `token_from ${tokenHeader}\n        login /wx/login\n        logout /wx/logout`,
-    });
-    t.after(other.stop);
-    const { wx, client } = user(t, {
-      url: other.url, tokenHeader, loginPath: '/wx/login', logoutPath: '/wx/logout', appid: APPID,
-    });
+for (const [n, options] of [[1, { tokenHeader: 'bearer' }], [2, { ...other, appid: APPID }]]) {
+  test(`the token travels as the site wants it: ${options.tokenHeader}`, async (t) => {
+    const { wx, client } = user(t, { url: gateway.urls[n], ...options });
     assert.equal((await client.request({ url: '/', header: { authorization: 'mine' } })).statusCode, 200);
     await client.logout();
     assert.equal((await client.request({ url: '/' })).statusCode, 200);

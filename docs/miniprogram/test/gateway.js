@@ -41,12 +41,13 @@ async function startUpstream(answers) {
   return upstream;
 }
 
-// startGateway runs the binary with the given lines in the global and in the site's wxgate block.
-async function startGateway({ wechat, upstream, app = '', site = '', store }) {
+// startGateway runs the binary with one site for each entry of `sites`, whose lines go into the site's wxgate
+// block, as the lines of `app` go into the global one. The sites share the app and its sessions.
+async function startGateway({ wechat, upstream, app = '', sites = [''], store }) {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'wxgate-client-'));
-  const port = await freePort();
-  const url = `http://127.0.0.1:${port}`;
-  const caddyfile = `{
+  const ports = [];
+  for (const _ of sites) ports.push(await freePort());
+  const global = `{
     admin off
     servers {
         expected_underscore_headers 3rd_session
@@ -58,20 +59,23 @@ async function startGateway({ wechat, upstream, app = '', site = '', store }) {
         ${app}
     }
 }
-${url} {
+`;
+  const site = (lines, n) => `http://127.0.0.1:${ports[n]} {
     wxgate {
-        ${site}
+        ${lines}
     }
     reverse_proxy ${upstream.url}
 }
 `;
   const config = path.join(directory, 'Caddyfile');
-  fs.writeFileSync(config, caddyfile);
+  fs.writeFileSync(config, global + sites.map(site).join(''));
   const { stop } = await start(binary(), ['run', '--config', config], {
-    port, env: { WX_SECRET: 'sandbox', XDG_DATA_HOME: directory, XDG_CONFIG_HOME: directory },
+    port: ports[0], env: { WX_SECRET: 'sandbox', XDG_DATA_HOME: directory, XDG_CONFIG_HOME: directory },
   });
+  const urls = ports.map((port) => `http://127.0.0.1:${port}`);
   return {
-    url,
+    url: urls[0],
+    urls,
     stop: async () => {
       await stop();
       fs.rmSync(directory, { recursive: true });
@@ -84,7 +88,8 @@ async function startRedis() {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'wxgate-redis-'));
   const port = await freePort();
   const { child, stop } = await start('redis-server',
-    ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory], { port });
+    ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory],
+    { port });
   return {
     address: `127.0.0.1:${port}`,
     pause: () => child.kill('SIGSTOP'),
