@@ -129,3 +129,19 @@ func (g *Gateway) TLSConfig(protocol string) *tls.Config {
 	require.NotNil(g.tb, g.roots, "the site has no TLS: start it with RunTLS")
 	return &tls.Config{RootCAs: g.roots, NextProtos: []string{protocol}, MinVersion: tls.VersionTLS12}
 }
+
+// SendAndDrain sends text as it stands, byte for byte, and reads until the
+// server hangs up or has nothing more to say.
+func (g *Gateway) SendAndDrain(text string) string {
+	g.tb.Helper()
+	conn, err := g.dial()
+	require.NoError(g.tb, err)
+	defer conn.Close()
+	_, _ = io.WriteString(conn, text)
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	answer, _ := io.ReadAll(conn)
+	return string(answer)
+}
