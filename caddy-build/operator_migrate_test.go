@@ -24,7 +24,7 @@ func TestSessionsLiveOnThroughMigrations(t *testing.T) {
 	onBadger := func(dir string) gatewaytest.Config {
 		return gatewaytest.Config{App: "encryption_key {env.WXGATE_KEY}\nstore badger " + dir}
 	}
-	onRedis := gatewaytest.Config{App: `encryption_key {env.WXGATE_KEY}
+	withRedis := gatewaytest.Config{App: `encryption_key {env.WXGATE_KEY}
 		store redis ` + redis.Addr + ` {
 			password {env.REDIS_PASSWORD}
 		}`}
@@ -70,7 +70,7 @@ func TestSessionsLiveOnThroughMigrations(t *testing.T) {
 	done := migrate("WXGATE_TO_PASSWORD="+redisPassword, "--from", "badger:"+first, "--to", url).require(t, 0)
 	require.Contains(t, done.stdout, "same encryption_key")
 	migrate("WXGATE_TO_PASSWORD="+redisPassword, "--from", "badger:"+first, "--to", url).require(t, 0) // again, as after an interruption
-	run(onRedis)
+	run(withRedis)
 	alive("on Redis")
 	g.Stop()
 
@@ -83,9 +83,9 @@ func TestSessionsLiveOnThroughMigrations(t *testing.T) {
 
 	t.Run("from a backup into the store of a configuration", func(t *testing.T) {
 		redis.Do(t, "-a", redisPassword, "--no-auth-warning", "flushall")
-		config := g.WriteConfig(gatewaytest.Config{App: onRedis.App, Env: env})
+		config := g.WriteConfig(gatewaytest.Config{App: withRedis.App, Env: env})
 		migrate("", "--from", "file:"+backup, "--to", "config:"+config).require(t, 0)
-		run(onRedis)
+		run(withRedis)
 		alive("out of the backup")
 		g.Stop()
 	})

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,11 +30,13 @@ func loadEnvFile(cmd *cobra.Command) error {
 			continue
 		}
 		if err := os.Setenv(name, value); err != nil {
-			return fmt.Errorf("reading --envfile: line %d: the name is not that of a variable", i+1)
+			return fmt.Errorf("reading --envfile: line %d: the value cannot be that of a variable", i+1)
 		}
 	}
 	return nil
 }
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // envLine reads NAME=value, as in the environment files of systemd: a comment
 // and an empty line are nothing, and the value may stand in quotes.
@@ -44,7 +47,7 @@ func envLine(line string) (name, value string, ok bool) {
 	}
 	name, value, ok = strings.Cut(strings.TrimPrefix(line, "export "), "=")
 	name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-	if !ok || name == "" {
+	if !ok || !variableName.MatchString(name) {
 		return "", "", false
 	}
 	if len(value) >= 2 && (value[0] == '"' || value[0] == '\'') && value[len(value)-1] == value[0] {

@@ -164,14 +164,24 @@ func (d *doctor) checkSite(s site) {
 		message, fix, _ := strings.Cut(err.Error(), "; ")
 		d.fault(s.subject(), message, fix)
 	}
-	for _, p := range []struct{ option, path string }{{"login", h.Login}, {"logout", h.Logout}} {
-		for _, pattern := range h.Public {
-			if matchPath(pattern, p.path) {
-				d.fault(s.subject(), fmt.Sprintf("public %s covers the %s path %s: it is wider than it was meant to be, and what it covers needs no session", pattern, p.option, p.path),
-					"name only what everyone may see, such as public /static/*")
-			}
+	for _, pattern := range h.Public {
+		if covered := coveredBy(pattern, h); covered != "" {
+			d.fault(s.subject(), fmt.Sprintf("public %s covers the %s: it is wider than it was meant to be, and what it covers needs no session", pattern, covered),
+				"name only what everyone may see, such as public /static/*")
 		}
 	}
+}
+
+// coveredBy returns which of the gateway's own paths a public pattern covers.
+// They do not need to be public, so a pattern that covers one is too wide.
+func coveredBy(pattern string, h *Handler) string {
+	switch {
+	case matchPath(pattern, h.Login):
+		return "login path " + h.Login
+	case matchPath(pattern, h.Logout):
+		return "logout path " + h.Logout
+	}
+	return ""
 }
 
 // dialTime bounds how long an upstream on a near network may take to answer.
