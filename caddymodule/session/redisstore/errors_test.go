@@ -18,29 +18,30 @@ import (
 func TestServerErrors(t *testing.T) {
 	const password, value = "correct-horse", "canary-value"
 	tests := []struct {
+		name  string
 		reply string
 		is    error
 		says  string
 	}{
-		{reply: "ERR unknown command 'SET', with args beginning with: 'wxgate:k' '" + value + "' ", says: "unknown command"},
-		{reply: "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' '" + password + "' ", says: "unknown command"},
-		{reply: "ERR something about " + password, says: "something about ***"},
-		{reply: "OOM command not allowed when used memory > 'maxmemory'.", is: session.ErrFull, says: "maxmemory"},
-		{reply: "READONLY You can't write against a read only replica.", is: redisstore.ErrReadOnly},
-		{reply: "LOADING Redis is loading the dataset in memory", says: "LOADING"},
-		{reply: "MISCONF Redis is configured to save RDB snapshots", says: "MISCONF"},
-		{reply: "NOREPLICAS Not enough good replicas to write.", says: "NOREPLICAS"},
-		{reply: "CLUSTERDOWN The cluster is down", says: "CLUSTERDOWN"},
-		{reply: "TRYAGAIN Multiple keys request during rehashing of slot", says: "TRYAGAIN"},
-		{reply: "MOVED 1 127.0.0.1:1", says: "MOVED"},
-		{reply: "ASK 1 127.0.0.1:1", says: "ASK"},
-		{reply: "ERR \x1b[31mred\x00", says: "[31mred"},
-		{reply: "ERR " + strings.Repeat("long ", 1000), says: "long"},
-		{reply: "", says: ""},
+		{name: "value repeated", reply: "ERR unknown command 'SET', with args beginning with: 'wxgate:k' '" + value + "' ", says: "unknown command"},
+		{name: "password repeated", reply: "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' '" + password + "' ", says: "unknown command"},
+		{name: "password in the text", reply: "ERR something about " + password, says: "something about ***"},
+		{name: "out of memory", reply: "OOM command not allowed when used memory > 'maxmemory'.", is: session.ErrFull, says: "maxmemory"},
+		{name: "read-only", reply: "READONLY You can't write against a read only replica.", is: redisstore.ErrReadOnly},
+		{name: "loading", reply: "LOADING Redis is loading the dataset in memory", says: "LOADING"},
+		{name: "cannot save", reply: "MISCONF Redis is configured to save RDB snapshots", says: "MISCONF"},
+		{name: "no replicas", reply: "NOREPLICAS Not enough good replicas to write.", says: "NOREPLICAS"},
+		{name: "cluster down", reply: "CLUSTERDOWN The cluster is down", says: "CLUSTERDOWN"},
+		{name: "slot being moved", reply: "TRYAGAIN Multiple keys request during rehashing of slot", says: "TRYAGAIN"},
+		{name: "moved", reply: "MOVED 1 127.0.0.1:1", says: "MOVED"},
+		{name: "ask", reply: "ASK 1 127.0.0.1:1", says: "ASK"},
+		{name: "unprintable", reply: "ERR \x1b[31mred\x00", says: "[31mred"},
+		{name: "long", reply: "ERR " + strings.Repeat("long ", 1000), says: "long"},
+		{name: "nothing", reply: "", says: ""},
 	}
 	server := redistest.Start(t, "requirepass "+password)
 	for _, tt := range tests {
-		t.Run(tt.reply, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			proxy := redistest.StartProxy(t, server.Addr)
 			o := patient("redis://:" + password + "@" + proxy.Addr)
 			o.Timeout = 2 * time.Second

@@ -69,6 +69,12 @@ func TestWaysToConnect(t *testing.T) {
 		o.ClientCache = false
 		roundTrip(t, open(t, o))
 	})
+	t.Run("user of a cluster", func(t *testing.T) {
+		servers := redistest.StartCluster(t, 3, "user gate on >hunter2 "+permissions+" +cluster|slots")
+		o := patient(servers[0].Addr)
+		o.Username, o.Password = "gate", "hunter2"
+		roundTrip(t, open(t, o))
+	})
 	t.Run("TLS", func(t *testing.T) {
 		server, tls := redistest.StartTLS(t)
 		o := patient(server.Addr)

@@ -41,24 +41,22 @@ func TestSentinelFailover(t *testing.T) {
 }
 
 func TestSentinelPasswords(t *testing.T) {
-	set := redistest.StartSentinel(t)
+	set := redistest.StartSentinel(t, "user gate on >treasure "+permissions+" +role")
 	for _, s := range set.Sentinels {
 		s.Do(t, "config", "set", "requirepass", "watchman")
-	}
-	for _, s := range []*redistest.Server{set.Master, set.Replica} {
-		s.Do(t, "config", "set", "requirepass", "treasure")
 	}
 	var addresses []string
 	for _, addr := range set.SentinelAddrs() {
 		addresses = append(addresses, "redis://:watchman@"+addr)
 	}
 	o := patient(addresses...)
-	o.SentinelMaster, o.Password = redistest.SentinelMaster, "treasure"
+	o.SentinelMaster = redistest.SentinelMaster
+	o.Username, o.Password = "gate", "treasure"
 	roundTrip(t, open(t, o))
 
-	o.Password = ""
+	o.Password = "wrong"
 	_, err := redisstore.Open(t.Context(), o)
-	require.ErrorContains(t, err, "NOAUTH")
+	require.ErrorContains(t, err, "WRONGPASS")
 	require.NotContains(t, err.Error(), "watchman")
 }
 
@@ -76,7 +74,7 @@ func TestClusterNodeFails(t *testing.T) {
 			o.Timeout = time.Second
 			s := open(t, o)
 			var all, lost []string
-			for i := range 300 {
+			for i := range 100 {
 				key := fmt.Sprint("session:", i)
 				require.NoError(t, s.Put(t.Context(), key, []byte(key), time.Hour))
 				all = append(all, key)
@@ -93,7 +91,7 @@ func TestClusterNodeFails(t *testing.T) {
 
 			fault(servers[2])
 			var waiting sync.WaitGroup
-			for range 20 {
+			for range 30 {
 				for _, key := range lost {
 					waiting.Go(func() { requireFaultOrNot(t, s, key) })
 				}
