@@ -3,7 +3,6 @@ package redisstore
 import (
 	"net"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -87,6 +86,21 @@ func TestSentinelsHaveTheirOwnPort(t *testing.T) {
 	require.Equal(t, []string{"a:26379", "b:1"}, opt.InitAddress)
 }
 
+// refusals are all that parseAddress says. They hold nothing of the address.
+var refusals = []string{
+	"not host:port; a user, a password or a database needs a redis:// URL",
+	"not a URL",
+	"not a redis:// URL",
+	"a redis:// URL takes no query: use the options",
+	"a unix:// URL needs an absolute path: unix:///run/redis.sock",
+	"a unix:// URL takes no query but db",
+	"the scheme must be redis, rediss or unix",
+	"the database is not a number",
+	"not host:port",
+	"the host is missing",
+	"the port is not a number from 1 to 65535",
+}
+
 // What is accepted is a place to dial, and nothing of what is refused is
 // repeated.
 func FuzzParseAddress(f *testing.F) {
@@ -96,11 +110,7 @@ func FuzzParseAddress(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		e, err := parseAddress(text, "6379")
 		if err != nil {
-			// An error is one of a few constant sentences.
-			require.Less(t, len(err.Error()), 90)
-			if len(text) > 12 && !strings.Contains("redis://h unix:///run/redis.sock host:port", text) {
-				require.NotContains(t, err.Error(), text)
-			}
+			require.Contains(t, refusals, err.Error())
 			return
 		}
 		if isSocket(e.address) {

@@ -15,8 +15,9 @@
 // arrive in that order, and when the connection is lost everything that was
 // read over it is given up. So a session that is revoked on one machine ends
 // on the others after one message, normally within milliseconds. A partition
-// can swallow the message: the connection is then given up after about three
-// seconds, and no value may be kept for longer than [MaxAge] in any case.
+// can swallow the message: the connection is then given up after two seconds
+// and Options.Timeout, and no value may be kept for longer than [MaxAge] in
+// any case.
 //
 // rueidis has a cache of its own, which is not used. It may serve the old
 // value after this process has written the new one, until the server's message
@@ -38,7 +39,9 @@
 // writes, a revocation among them; min-replicas-to-write bounds that, and
 // appendfsync always makes a write survive the loss of power. A server that
 // evicts keys (a maxmemory-policy other than noeviction) ends sessions when it
-// pleases; Open warns about it.
+// pleases; Open warns about it. One that is full and does not evict refuses
+// every write but Delete, those that end a session by changing its user's
+// record among them.
 //
 // [rueidis]: https://github.com/redis/rueidis
 package redisstore

@@ -53,6 +53,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.client, err = s.connect(ctx, option)
 	if err != nil {
+		s.conns.end() // an attempt may still be under way
 		return nil, err
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())

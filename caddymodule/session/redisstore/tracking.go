@@ -14,7 +14,7 @@ import (
 // MaxAge is how long a value that was read may be kept if no change is told.
 // A change normally is told within milliseconds. If the message is lost with
 // its connection, everything read over it is given up when that is noticed,
-// after about three seconds without an answer. MaxAge is the bound for what
+// after two seconds and Options.Timeout. MaxAge is the bound for what
 // remains: a server that goes on answering after another one has taken over
 // its keys, or a key that was read while its slot moved between the nodes of a
 // cluster, which the server does not track.

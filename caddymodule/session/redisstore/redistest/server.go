@@ -1,7 +1,7 @@
 // Package redistest runs the real redis-server for tests: alone, as a cluster,
 // under Sentinels, with TLS or users. Every server listens on free loopback
 // ports, keeps its files in the test's temporary directory and ends with the
-// test. redis-server and redis-cli must be in PATH.
+// test. redis-server and redis-cli of Redis 7 or later must be in PATH.
 package redistest
 
 import (
