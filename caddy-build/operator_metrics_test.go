@@ -1,0 +1,219 @@
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+)
+
+// series are the gateway's series at /metrics, by their text: a name and labels.
+type series map[string]float64
+
+var seriesLine = regexp.MustCompile(`^(wxgate_\w+(?:\{.*\})?) (\S+)$`)
+
+func scrape(t *testing.T, g *gatewaytest.Gateway) series {
+	t.Helper()
+	resp, err := gatewaytest.ReadResponse(g.AdminClient().Get("http://admin/metrics"))
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, resp.Status)
+	found := make(series)
+	for line := range strings.Lines(resp.Body) {
+		if m := seriesLine.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+			found[m[1]], err = strconv.ParseFloat(m[2], 64)
+			require.NoError(t, err, line)
+		}
+	}
+	return found
+}
+
+var histogramPart = regexp.MustCompile(`_(bucket|sum|count)$`)
+
+// names are the metrics without labels, a histogram under its own name.
+func (s series) names() []string {
+	names := make(map[string]bool)
+	for text := range s {
+		name, _, _ := strings.Cut(text, "{")
+		names[histogramPart.ReplaceAllString(name, "")] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+var label = regexp.MustCompile(`(\w+)="([^"]*)"`)
+
+// labels are the values that each label has, of all metrics together.
+func (s series) labels() map[string][]string {
+	values := make(map[string][]string)
+	for text := range s {
+		for _, m := range label.FindAllStringSubmatch(text, -1) {
+			values[m[1]] = append(values[m[1]], m[2])
+		}
+	}
+	return values
+}
+
+func TestMetricsCountAndSurviveReload(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{App: "session {\nmax_per_user 2\n}", Site: "public /about"})
+	login := func(result string) string {
+		return fmt.Sprintf(`wxgate_logins_total{appid="%s",result="%s"}`, gatewaytest.AppID, result)
+	}
+	begun := scrape(t, g)
+	for _, watched := range []string{
+		login("ok"), login("wechat_rejected_gateway"), `wxgate_revocations_total{reason="admin"}`,
+		`wxgate_store_errors_total{op="update"}`, `wxgate_requests_total{result="unavailable"}`,
+	} {
+		require.Contains(t, begun, watched, "a series that an alert watches is there before its first event")
+	}
+
+	first := g.Login("alice").Token
+	g.Login("alice")
+	last := g.Login("alice").Token // the first ends: max_per_user
+	g.Login("bob")
+	require.Equal(t, "invalid_code", g.Post("/login", `{"code":"made-up"}`).ErrorName())
+	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(last)).Status)
+	require.Equal(t, "invalid_session", g.Get("/", gatewaytest.Token(first)).ErrorName())
+	require.Equal(t, "missing_session", g.Get("/").ErrorName())
+	require.Equal(t, http.StatusOK, g.Get("/about").Status)
+	require.Equal(t, http.StatusNoContent, g.Post("/logout", "", gatewaytest.Token(last)).Status)
+	operate(t, g, "revoke", g.OpenID("bob"), "--address", g.Admin).require(t, 0)
+
+	check := func(when string) {
+		t.Helper()
+		now := scrape(t, g)
+		want := series{
+			login("ok"):           4,
+			login("invalid_code"): 1,
+			`wxgate_requests_total{result="allowed"}`:                                   1,
+			`wxgate_requests_total{result="invalid"}`:                                   1,
+			`wxgate_requests_total{result="missing"}`:                                   1,
+			`wxgate_requests_total{result="public"}`:                                    1,
+			`wxgate_requests_total{result="unavailable"}`:                               0,
+			`wxgate_revocations_total{reason="max_per_user"}`:                           1,
+			`wxgate_revocations_total{reason="logout"}`:                                 1,
+			`wxgate_revocations_total{reason="admin"}`:                                  1,
+			`wxgate_exchange_duration_seconds_count{appid="` + gatewaytest.AppID + `"}`: 5,
+			`wxgate_exchanges_in_flight`:                                                0,
+		}
+		for text, n := range want {
+			require.Equal(t, n, now[text], "%s %s", text, when)
+		}
+		require.Positive(t, now[`wxgate_store_duration_seconds_count{op="update"}`], when)
+	}
+	check("before the reload")
+	for range 2 {
+		out, err := g.Reload(gatewaytest.Config{App: "session {\nmax_per_user 3\n}", Site: "public /about"})
+		require.NoError(t, err, out)
+	}
+	check("after reloads")
+	g.Eventually(func() bool { return scrape(t, g)["wxgate_sessions"] == 1 }, "one session is counted")
+	g.Login("carol")
+	g.Eventually(func() bool { return scrape(t, g)["wxgate_sessions"] == 2 }, "the running configuration counts the next one")
+
+	for text := range scrape(t, g) {
+		for _, openID := range []string{g.OpenID("alice"), g.OpenID("bob"), last, "made-up"} {
+			require.NotContains(t, text, openID, "labels come from closed sets")
+		}
+	}
+}
+
+// expressions are what the dashboard and the rules ask Prometheus.
+func expressions(t *testing.T) (dashboard, rules string) {
+	t.Helper()
+	read := func(file string) []byte {
+		text, err := os.ReadFile(filepath.Join(gatewaytest.Root(), "docs", file))
+		require.NoError(t, err)
+		return text
+	}
+	var board any
+	require.NoError(t, json.Unmarshal(read("grafana-dashboard.json"), &board))
+	var asked []string
+	var walk func(value any)
+	walk = func(value any) {
+		switch v := value.(type) {
+		case []any:
+			for _, element := range v {
+				walk(element)
+			}
+		case map[string]any:
+			if expr, ok := v["expr"].(string); ok {
+				asked = append(asked, expr)
+			}
+			if query, ok := v["query"].(string); ok {
+				asked = append(asked, query) // of a variable
+			}
+			for _, element := range v {
+				walk(element)
+			}
+		}
+	}
+	walk(board)
+	return strings.Join(asked, "\n"), string(read("prometheus-rules.yml"))
+}
+
+var (
+	metricName = regexp.MustCompile(`\bwxgate_\w+`)
+	selector   = regexp.MustCompile(`(\w+)=~?"([^"]*)"`)
+)
+
+// TestDashboardAndRulesNameWhatTheBinaryExposes compares both ways: they ask for
+// no metric and no label that is not there, and leave no metric out.
+func TestDashboardAndRulesNameWhatTheBinaryExposes(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	g.Login("alice")
+	exposed := scrape(t, g)
+	dashboard, rules := expressions(t)
+	for where, text := range map[string]string{"the dashboard": dashboard, "the rules": rules} {
+		asked := make(map[string]bool)
+		for _, name := range metricName.FindAllString(text, -1) {
+			if !slices.Contains(exposed.names(), name) {
+				require.Regexp(t, histogramPart, name, where)
+				name = histogramPart.ReplaceAllString(name, "")
+			}
+			asked[name] = true
+		}
+		require.Equal(t, exposed.names(), slices.Sorted(maps.Keys(asked)), where)
+
+		for _, m := range selector.FindAllStringSubmatch(text, -1) {
+			if strings.HasPrefix(m[2], "$") {
+				continue // the reader of the dashboard chooses
+			}
+			for value := range strings.SplitSeq(m[2], "|") {
+				require.Contains(t, exposed.labels()[m[1]], value, "%s asks for %s", where, m[0])
+			}
+		}
+	}
+}
+
+// TestPrometheusReadsTheExpressions has Prometheus itself parse the rules and,
+// dressed up as rules, what the dashboard asks.
+func TestPrometheusReadsTheExpressions(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	require.NoError(t, err, "promtool is needed for this test: apt-get install prometheus")
+	dashboard, _ := expressions(t)
+	dressed := "groups:\n- name: dashboard\n  rules:\n"
+	for i, expr := range strings.Split(dashboard, "\n") {
+		if strings.HasPrefix(expr, "label_values(") || expr == "prometheus" {
+			continue // Grafana's own
+		}
+		expr = strings.NewReplacer("$__rate_interval", "5m").Replace(expr)
+		dressed += fmt.Sprintf("  - record: dashboard:%d\n    expr: %q\n", i, expr)
+	}
+	file := filepath.Join(t.TempDir(), "dashboard.yml")
+	require.NoError(t, os.WriteFile(file, []byte(dressed), 0o600))
+	for _, rules := range []string{file, filepath.Join(gatewaytest.Root(), "docs", "prometheus-rules.yml")} {
+		out, err := exec.Command(promtool, "check", "rules", "--lint-fatal", rules).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+}
