@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/stretchr/testify/require"
 
@@ -43,12 +44,23 @@ func levels(d *document) []int {
 // word, as in a URL, begins none.
 var comment = regexp.MustCompile(`(^|\s)(#|//)(\s.*)?$`)
 
+// quoted matches a string, which may hold words for people.
+var quoted = regexp.MustCompile(`'[^']*'|"[^"]*"`)
+
+func withoutWords(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return r == ' ' || unicode.Is(unicode.Han, r) }) {
+		return `""`
+	}
+	return text
+}
+
 func plainBlocks(d *document) []string {
 	var blocks []string
 	for _, b := range d.blocks {
 		var text strings.Builder
 		for line := range strings.SplitSeq(b.text, "\n") {
-			if line = strings.TrimRight(comment.ReplaceAllString(line, ""), " \t"); line != "" {
+			line = quoted.ReplaceAllStringFunc(comment.ReplaceAllString(line, ""), withoutWords)
+			if line = strings.TrimRight(line, " \t"); line != "" {
 				text.WriteString(line + "\n")
 			}
 		}
@@ -65,9 +77,9 @@ func plainBlocks(d *document) []string {
 func tableShape(d *document) []string {
 	var shape []string
 	for _, row := range d.rows {
-		first := ""
-		if strings.HasPrefix(row.cells[0], "`") {
-			first = code(row.cells[0])
+		first := row.cells[0]
+		if !regexp.MustCompile("^`[^`]+`$").MatchString(first) {
+			first = ""
 		}
 		shape = append(shape, first+strings.Repeat("|", len(row.cells)))
 	}
