@@ -149,6 +149,7 @@ type userView struct {
 	AppID    string        `json:"appid"`
 	OpenID   string        `json:"openid"`
 	UnionID  string        `json:"unionid,omitempty"`
+	LogName  string        `json:"log_name"` // what stands for the openid in logs
 	Sessions []sessionView `json:"sessions"`
 }
 
@@ -181,11 +182,12 @@ func serveUser(g gateway, w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	user, err := g.sessions.User(r.Context(), appID, openID)
-	g.recordAction(r, "user viewed", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)))
+	logName := g.hashOpenID(appID, openID)
+	g.recordAction(r, "user viewed", err, zap.String("appid", appID), zap.String("user", logName))
 	if err != nil {
 		return err
 	}
-	view := userView{AppID: user.AppID, OpenID: user.OpenID, UnionID: user.UnionID, Sessions: []sessionView{}}
+	view := userView{AppID: user.AppID, OpenID: user.OpenID, UnionID: user.UnionID, LogName: logName, Sessions: []sessionView{}}
 	for _, s := range user.Sessions {
 		view.Sessions = append(view.Sessions, sessionView(s))
 	}

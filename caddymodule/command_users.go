@@ -96,7 +96,8 @@ func userCommand() *cobra.Command {
 		Short: "Shows the live sessions of a user",
 		Long: `
 Shows the live sessions of a user, oldest first. A session's id names it, in logs
-and for revoke, and opens nothing. If the gateway serves one mini program, --appid
+and for revoke, and opens nothing. In logs a hash stands for the openid; it is
+shown, too. If the gateway serves one mini program, --appid
 is not needed. An openid that begins with a dash is written behind --.`,
 		Args: arguments(1),
 		RunE: run(runUser),
@@ -145,7 +146,7 @@ func printUser(out io.Writer, user userView) error {
 	if user.UnionID != "" {
 		fmt.Fprintf(w, "unionid\t%s\n", user.UnionID)
 	}
-	fmt.Fprintf(w, "live sessions\t%d\n", len(user.Sessions))
+	fmt.Fprintf(w, "in logs\t%s\nlive sessions\t%d\n", user.LogName, len(user.Sessions))
 	if err := w.Flush(); err != nil || len(user.Sessions) == 0 {
 		return err
 	}

@@ -1,0 +1,126 @@
+package main_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+)
+
+// logLine is one line of a log in JSON.
+type logLine map[string]any
+
+func parseLog(t *testing.T, text string, keep func(logLine) bool) (lines []logLine) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		var parsed logLine
+		if json.Unmarshal([]byte(line), &parsed) == nil && keep(parsed) {
+			lines = append(lines, parsed)
+		}
+	}
+	return lines
+}
+
+// TestEachActionLeavesOneLine follows the audit trail: each login, logout,
+// revocation and view leaves one line, with who, what and how it ended.
+func TestEachActionLeavesOneLine(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{
+		App:  "session {\nmax_per_user 2\n}",
+		Next: "log {\noutput file $DIR/access.log\nformat filter {\nrequest>headers>3rd_session delete\nwrap json\n}\n}\nreverse_proxy $UPSTREAM",
+	})
+	alice := g.OpenID("alice")
+	tokens := []string{g.Login("alice").Token, g.Login("alice").Token, g.Login("alice").Token}
+	require.Equal(t, "invalid_code", g.Post("/login", `{"code":"made-up"}`).ErrorName())
+	require.Equal(t, http.StatusOK, g.Get("/orders", gatewaytest.Token(tokens[1])).Status)
+	require.Equal(t, "missing_session", g.Get("/orders").ErrorName())
+	require.Equal(t, http.StatusNoContent, g.Post("/logout", "", gatewaytest.Token(tokens[1])).Status)
+
+	var seen struct {
+		LogName  string `json:"log_name"`
+		Sessions []struct{ ID string }
+	}
+	admin := func(args ...string) outcome { return operate(t, g, append(args, "--address", g.Admin)...) }
+	admin("user", alice, "--json").require(t, 0).into(t, &seen)
+	admin("revoke", alice, "--session", seen.Sessions[0].ID).require(t, 0)
+	admin("revoke", alice).require(t, 0)
+	admin("revoke", "nobody").require(t, 3)
+	admin("backup", "-o", filepath.Join(g.Dir, "backup")).require(t, 0)
+	g.Stop()
+
+	lines := parseLog(t, g.Output(), func(l logLine) bool { return l["logger"] == "wxgate" })
+	ids := make([]any, 3) // of the sessions, as the logins were logged
+	for i := range ids {
+		ids[i] = lines[i]["session"]
+	}
+	require.Equal(t, seen.Sessions[0].ID, ids[2])
+	for i, want := range []logLine{
+		{"msg": "login", "user": seen.LogName, "session": ids[0], "client_ip": "127.0.0.1", "result": "ok"},
+		{"msg": "login", "user": seen.LogName, "session": ids[1], "client_ip": "127.0.0.1", "result": "ok"},
+		{"msg": "login", "user": seen.LogName, "session": ids[2], "client_ip": "127.0.0.1", "result": "ok", "ended": []any{ids[0]}},
+		{"msg": "login", "client_ip": "127.0.0.1", "result": "invalid_code", "errcode": 40029.0},
+		{"msg": "logout", "user": seen.LogName, "session": ids[1], "client_ip": "127.0.0.1", "result": "ok"},
+		{"msg": "user viewed", "user": seen.LogName, "client_ip": "", "result": "ok"},
+		{"msg": "revocation", "user": seen.LogName, "session": ids[2], "client_ip": "", "result": "ok"},
+		{"msg": "revocation", "user": seen.LogName, "ended": 0.0, "client_ip": "", "result": "ok"},
+		{"msg": "revocation", "ended": 0.0, "client_ip": "", "result": "not_found"},
+		{"msg": "backup", "client_ip": "", "result": "ok"},
+	} {
+		require.Less(t, i, len(lines))
+		require.Equal(t, "info", lines[i]["level"])
+		if want["msg"] != "backup" {
+			want["appid"] = gatewaytest.AppID
+		} else {
+			require.Positive(t, lines[i]["bytes"])
+		}
+		if want["errcode"] != nil {
+			require.NotEmpty(t, lines[i]["rid"], "WeChat's support asks for it")
+		}
+		for field, value := range want {
+			require.Equal(t, value, lines[i][field], "field %s of line %d: %v", field, i, lines[i])
+		}
+	}
+	require.Len(t, lines, 10, "one line each, and none for a request that was rejected")
+
+	access, err := os.ReadFile(filepath.Join(g.Dir, "access.log"))
+	require.NoError(t, err)
+	served := parseLog(t, string(access), func(l logLine) bool {
+		return l["request"].(map[string]any)["uri"] == "/orders" && l["status"] == 200.0
+	})
+	require.Len(t, served, 1)
+	require.Equal(t, alice, served[0]["user_id"], "the access log says who it was")
+
+	own, err := json.Marshal(lines)
+	require.NoError(t, err)
+	require.NotContains(t, string(own), alice, "the gateway's own lines do not say who it was")
+	for _, text := range []string{string(own), g.Output(), string(access)} {
+		for _, secret := range append(tokens, "made-up", gatewaytest.Secret, g.WeChat.SessionKey(gatewaytest.AppID, "alice")) {
+			require.NotContains(t, text, secret)
+		}
+	}
+}
+
+// TestDoctorIsRightAboutLogsOfErrors shows why the doctor asks for a filter even
+// where there is no access log.
+func TestDoctorIsRightAboutLogsOfErrors(t *testing.T) {
+	for name, tc := range map[string]struct {
+		options string
+		shown   bool
+	}{
+		"as it comes": {"", true},
+		"filtered":    {"log {\nformat filter {\nrequest>headers>3rd_session delete\nwrap json\n}\n}", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gatewaytest.Start(t, gatewaytest.Config{Options: tc.options, Next: "reverse_proxy 127.0.0.1:1"})
+			token := g.Login("alice").Token
+			require.Equal(t, http.StatusBadGateway, g.Get("/", gatewaytest.Token(token)).Status)
+			g.Eventually(func() bool { return strings.Contains(g.Output(), `"http.log.error"`) }, "Caddy logs the error")
+			require.Equal(t, tc.shown, strings.Contains(g.Output(), token))
+		})
+	}
+}
