@@ -1,0 +1,136 @@
+package badgerstore_test
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
+)
+
+const ledgerDir = "WXGATE_TEST_LEDGER_DIR"
+
+// A ledger is what a process said before it was killed.
+type ledger struct {
+	loggedIn map[string]string // token to openid: acknowledged
+	revoking map[string]bool   // begun: may be live or dead
+	revoked  map[string]bool   // acknowledged
+}
+
+// Logins and logouts under load, kill -9, restart, many times: no login that
+// was acknowledged is lost, no revocation that was acknowledged is undone.
+func TestKillLedger(t *testing.T) {
+	dir := t.TempDir()
+	all := ledger{loggedIn: map[string]string{}, revoking: map[string]bool{}, revoked: map[string]bool{}}
+	const rounds = 8
+	for range rounds {
+		all.run(t, dir, 200+rand.IntN(1500))
+		s := open(t, dir)
+		m := manage(t, s)
+		all.check(t, m)
+		m.Close()
+		require.NoError(t, s.Close())
+	}
+	t.Logf("%d rounds: %d logins and %d revocations acknowledged", rounds, len(all.loggedIn), len(all.revoked))
+	require.NotEmpty(t, all.revoked)
+}
+
+// run starts a process that works on the directory and kills it after it has
+// said so many things.
+func (l *ledger) run(t *testing.T, dir string, lines int) {
+	t.Helper()
+	child := exec.Command(os.Args[0], "-test.run=^TestChildWorks$")
+	child.Env = append(os.Environ(), ledgerDir+"="+dir)
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	scanner := bufio.NewScanner(out)
+	for n := 0; scanner.Scan(); n++ {
+		if n == lines {
+			require.NoError(t, child.Process.Kill())
+		}
+		l.note(scanner.Text()) // what it said until it died counts too
+	}
+	require.Error(t, child.Wait(), "the process should have been killed")
+}
+
+func (l *ledger) note(line string) {
+	word, rest, _ := strings.Cut(line, " ")
+	token, openID, _ := strings.Cut(rest, " ")
+	switch word {
+	case "in":
+		l.loggedIn[token] = openID
+	case "ending":
+		l.revoking[token] = true
+	case "ended":
+		l.revoked[token] = true
+	}
+}
+
+func (l *ledger) check(t *testing.T, m *session.Manager) {
+	t.Helper()
+	for token, openID := range l.loggedIn {
+		s, err := m.Lookup(t.Context(), token)
+		switch {
+		case l.revoked[token]:
+			require.ErrorIs(t, err, session.ErrInvalid, "an acknowledged revocation was undone")
+		case l.revoking[token] && err != nil:
+			require.ErrorIs(t, err, session.ErrInvalid)
+		default:
+			require.NoError(t, err, "an acknowledged login was lost")
+			require.Equal(t, openID, s.OpenID)
+		}
+	}
+}
+
+// TestChildWorks is the process that TestKillLedger kills.
+func TestChildWorks(t *testing.T) {
+	dir := os.Getenv(ledgerDir)
+	if dir == "" {
+		return
+	}
+	m := manage(t, open(t, dir))
+	var mu sync.Mutex
+	say := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(os.Stdout, format+"\n", args...) // unbuffered
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				openID := fmt.Sprint("o", rand.Uint64())
+				created, err := m.Create(t.Context(), sessiontest.Login(openID))
+				if err != nil {
+					panic(err)
+				}
+				say("in %s %s", created.Token, openID)
+				switch rand.IntN(3) {
+				case 0:
+					say("ending %s", created.Token)
+					_, err = m.End(t.Context(), created.Token)
+				case 1:
+					say("ending %s", created.Token)
+					_, err = m.EndUser(t.Context(), appID, openID)
+				default:
+					continue
+				}
+				if err != nil {
+					panic(err)
+				}
+				say("ended %s", created.Token)
+			}
+		})
+	}
+	wg.Wait()
+}
