@@ -166,7 +166,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		MiniPrograms: secrets,
 	})
 	if err != nil {
-		return fmt.Errorf("preparing the WeChat client: %w", err)
+		return err
 	}
 	a.logins = newExchange(a)
 	a.limit = newLoginRate(a.LoginRate)

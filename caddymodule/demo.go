@@ -183,6 +183,7 @@ http://:{{.Port}} {
 		wxgate {
 			inject openid X-OpenID
 			inject unionid X-UnionID
+			open_data /profile
 		}
 		reverse_proxy {{.Echo}}
 	}
@@ -204,8 +205,8 @@ func serveLoopback(handler http.Handler) (net.Addr, error) {
 	return ln.Addr(), nil
 }
 
-// demoPages serves the page and what only a sandbox can give: a code without a
-// phone.
+// demoPages serves the page and what only a sandbox can give: a code and open
+// data without a phone.
 func demoPages(sandbox *fakewechat.Server) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
@@ -213,16 +214,28 @@ func demoPages(sandbox *fakewechat.Server) http.Handler {
 		_, _ = w.Write(demoPage)
 	})
 	mux.HandleFunc("POST /sandbox/code", func(w http.ResponseWriter, r *http.Request) {
-		user := r.URL.Query().Get("user")
-		if user == "" {
-			user = "alice"
+		_ = writeJSON(w, http.StatusOK, map[string]string{"code": sandbox.IssueCode(demoAppID, demoUser(r))})
+	})
+	mux.HandleFunc("POST /sandbox/opendata", func(w http.ResponseWriter, r *http.Request) {
+		data, err := sandbox.OpenData(demoAppID, demoUser(r), nil)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
 		}
-		_ = writeJSON(w, http.StatusOK, map[string]string{"code": sandbox.IssueCode(demoAppID, user)})
+		_ = writeJSON(w, http.StatusOK, data)
 	})
 	mux.HandleFunc("GET /sandbox/stats", func(w http.ResponseWriter, _ *http.Request) {
 		_ = writeJSON(w, http.StatusOK, map[string]int{"calls": len(sandbox.Calls())})
 	})
 	return mux
+}
+
+// demoUser is whom the sandbox takes the visitor for.
+func demoUser(r *http.Request) string {
+	if user := r.URL.Query().Get("user"); user != "" {
+		return user
+	}
+	return "alice"
 }
 
 // echo is an upstream that answers with what it received.

@@ -1,0 +1,60 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/wechat"
+)
+
+// FuzzOpenDataBody sends any body through what the upstream will receive. The
+// oracle: never a panic; what comes out is JSON; and a member that anybody
+// could take for ours is ours.
+func FuzzOpenDataBody(f *testing.F) {
+	for _, body := range []string{
+		`{}`, `{"encryptedData":"YQ==","iv":"YQ==","x":1}`, `{"openData":1,"OPENDATA":2}`, `{"encryptedData":1}`,
+		`{"iv":"a","iv":"b"}`, `[1]`, `"x"`, `{"\u006fpenData":1}`, `{"a":{"openData":1}}`, "{\"\xff\":1}", `{"userInfo":{}}`,
+	} {
+		f.Add([]byte(body))
+	}
+	const verified = `{"openId":"o"}`
+	f.Fuzz(func(t *testing.T, body []byte) {
+		object, isObject, err := parseObject(body)
+		if err != nil {
+			require.False(t, json.Valid(body))
+			return
+		}
+		if !isObject {
+			return
+		}
+		object.remove(memberOpenData)
+		if _, found, err := object.encrypted(); err != nil || !found {
+			requireOnly(t, object.bytes(), "")
+			return
+		}
+		object.replace(wechat.Opened{Data: json.RawMessage(verified)})
+		requireOnly(t, object.bytes(), verified)
+	})
+}
+
+// requireOnly asserts that text is an object whose one member that reads as
+// openData in any case is want, and none if want is empty.
+func requireOnly(t *testing.T, text []byte, want string) {
+	t.Helper()
+	var members map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal(text, &members))
+	found := ""
+	for name, value := range members {
+		if strings.EqualFold(name, memberOpenData) {
+			require.Empty(t, found)
+			found = string(value)
+		}
+		if want != "" {
+			require.False(t, strings.EqualFold(name, memberUserInfo))
+		}
+	}
+	require.Equal(t, want, found)
+}
