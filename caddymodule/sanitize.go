@@ -185,20 +185,24 @@ func checkExpected(server *caddyhttp.Server, headers []string) error {
 	if server == nil {
 		return nil // not below a server: nothing deletes
 	}
-	for _, name := range headers {
-		for _, sign := range []struct {
-			in       string
-			option   string
-			expected []string
-		}{
-			{"_", "expected_underscore_headers", server.ExpectedUnderscoreHeaders},
-			{".", "expected_dot_headers", server.ExpectedDotHeaders},
-		} {
-			if !strings.Contains(name, sign.in) || expects(sign.expected, name) {
-				continue
+	for _, sign := range []struct {
+		in       string
+		option   string
+		expected []string
+	}{
+		{"_", "expected_underscore_headers", server.ExpectedUnderscoreHeaders},
+		{".", "expected_dot_headers", server.ExpectedDotHeaders},
+	} {
+		var dropped []string
+		for _, name := range headers {
+			if strings.Contains(name, sign.in) && !expects(sign.expected, name) {
+				dropped = append(dropped, strings.ToLower(name))
 			}
+		}
+		if len(dropped) > 0 {
 			return fmt.Errorf("Caddy drops the header %s before this site sees it, because its name has %q in it; "+
-				"add to the global options:\n\tservers {\n\t\t%s %s\n\t}", strings.ToLower(name), sign.in, sign.option, strings.ToLower(name))
+				"the global options must say:\n\tservers {\n\t\t%s %s\n\t}",
+				strings.Join(dropped, ", "), sign.in, sign.option, strings.Join(slices.Concat(sign.expected, dropped), " "))
 		}
 	}
 	return nil
