@@ -42,7 +42,7 @@ const DEFAULTS = {
 // createClient makes a client for one gateway. Every option but baseURL has a default; wxgate.d.ts
 // describes them, the methods and the errors.
 function createClient(options) {
-  const config = Object.assign({}, DEFAULTS, options);
+  const config = withDefaults(options);
   const base = parseBaseURL(config.baseURL);
   const platform = {
     request: platformFunction(config.request, 'request'),
@@ -95,7 +95,7 @@ function createClient(options) {
   function logIn() {
     const flight = createFlight(config);
     let freshCodes = 1;
-    const attempt = () => callPlatform(flight, 'login', platform.login, { timeout: config.timeout })
+    const exchange = () => callPlatform(flight, 'login', platform.login, { timeout: config.timeout })
       .then((result) => send(flight, 'request', {
         url: base + config.loginPath,
         method: 'POST',
@@ -108,14 +108,14 @@ function createClient(options) {
         const error = answerError('logging in', response);
         if ((error.code === 'code_used' || error.code === 'invalid_code') && freshCodes > 0) {
           freshCodes -= 1;
-          return attempt();
+          return exchange();
         }
         if ((response.statusCode === 429 || response.statusCode === 503) && flight.mayWait(response)) {
-          return flight.wait(response).then(attempt);
+          return flight.wait(response).then(exchange);
         }
         throw error;
       });
-    return attempt();
+    return exchange();
   }
 
   // logOut tells the gateway. That the session was dead already is as good as a success.
@@ -203,9 +203,11 @@ function createSessions(storage, logIn) {
 
   // replace returns the session to use instead of the refused one, or null if the refusal stands.
   function replace(refused) {
-    if (refused.loggedOut || remaining(pausedSince, RELOGIN_PAUSE) > 0) return Promise.resolve(null);
-    if (current === refused) forget();
-    return get();
+    if (refused.loggedOut) return Promise.resolve(null);
+    if (current !== refused) return get();
+    if (remaining(pausedSince, RELOGIN_PAUSE) > 0) return Promise.resolve(null);
+    forget();
+    return renew();
   }
 
   // refusedFresh notes that a replay was refused too, so that the next request does not log in again.
@@ -375,6 +377,15 @@ function absoluteURL(url, base) {
   const rest = absolute.slice(base.length);
   if (absolute.slice(0, base.length) === base && /^([/?]|$)/.test(rest)) return absolute;
   throw new TypeError('wxgate: url must begin with / or with baseURL');
+}
+
+function withDefaults(options) {
+  const config = Object.assign({}, options);
+  Object.keys(DEFAULTS).forEach((name) => {
+    if (config[name] === undefined) config[name] = DEFAULTS[name];
+  });
+  if (!(config.concurrency >= 1)) throw new TypeError('wxgate: concurrency must be at least 1');
+  return config;
 }
 
 function parseBaseURL(url) {

@@ -1,5 +1,6 @@
 // What each call of the client sends and returns, against the real gateway.
 'use strict';
+const { once } = require('node:events');
 const { test } = require('node:test');
 const assert = require('node:assert/strict');
 const { createClient } = require('../wxgate.js');
@@ -140,6 +141,18 @@ for (const baseURL of [undefined, '', 'api.example.com', 'ftp://a', 'https://', 
   });
 }
 
+test('an option that is undefined has its default', async () => {
+  sandbox.phone('yul');
+  const client = sandbox.open({ loginPath: undefined, tokenHeader: undefined, concurrency: undefined });
+  assert.equal((await client.request({ url: '/me' })).statusCode, 200);
+});
+
+for (const concurrency of [0, -1, NaN, null]) {
+  test(`concurrency is checked: ${concurrency}`, () => {
+    assert.throws(() => sandbox.open({ concurrency }), TypeError);
+  });
+}
+
 for (const name of ['success', 'fail', 'complete']) {
   test(`a callback is refused rather than ignored: ${name}`, async () => {
     sandbox.phone('zoe');
@@ -151,10 +164,13 @@ test('a request can be aborted while it runs', async () => {
   const wx = sandbox.phone('abe');
   const client = sandbox.open();
   await client.login();
-  const request = client.request({ url: '/me', onTask: () => setImmediate(() => request.abort()) });
+  const ended = once(wx, 'response');
+  const request = client.request({ url: '/me', onTask: () => queueMicrotask(() => request.abort()) });
   await assert.rejects(request, { code: 'aborted', errMsg: 'request:fail abort' });
-  assert.equal((await client.request({ url: '/me' })).statusCode, 200);
+  const [{ result }] = await ended;
+  assert.equal(result.errMsg, 'request:fail abort');
   assert.equal(wx.running, 0);
+  assert.equal((await client.request({ url: '/me' })).statusCode, 200);
 });
 
 test('a request that is aborted while it waits is never sent', async () => {

@@ -97,6 +97,26 @@ test('a full storage costs a login at the next start and nothing more', async ()
   assert.equal(wx.logins, 1);
 });
 
+test('a login does not stand in line behind the requests that need none', async () => {
+  const wx = sandbox.phone('gus');
+  const late = holdBack(wx, '/first', 'once answered');
+  const client = sandbox.open({ concurrency: 1, request: late.request });
+  const sent = [];
+  wx.on('request', ({ url }) => sent.push(new URL(url).pathname));
+  const open = ['/first', '/second'].map((url) => client.request({ url, anonymous: true }));
+  await late.held;
+
+  const { newCode } = wx;
+  const hasCode = new Promise((resolve) => {
+    wx.newCode = () => newCode().finally(() => setImmediate(resolve));
+  });
+  const own = client.request({ url: '/own' });
+  await hasCode;
+  late.release();
+  await Promise.all([...open, own]);
+  assert.deepEqual(sent, ['/first', '/login', '/second', '/own']);
+});
+
 test('a late refusal does not clear the session that another request brought', async () => {
   const wx = sandbox.phone('hal');
   const late = holdBack(wx, '/late', 'once answered');
