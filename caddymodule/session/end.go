@@ -93,8 +93,8 @@ func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended int,
 func (m *Manager) endListed(ctx context.Context, user hash, which func(listedSession) bool) error {
 	ended, err := m.unlist(ctx, user, which)
 	if errors.Is(err, errUnopened) {
-		m.reporter.tell(eventDamaged, err)
-		m.heal(ctx, userKey(user))
+		// Reading it again reports the damage, and heals it if it lasts.
+		_, _, _ = m.readUser(ctx, user)
 	}
 	if err != nil {
 		return err
