@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -45,23 +47,67 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Routes implements caddy.AdminRouter. The patterns, not the paths, are the
-// label of Caddy's admin metrics, so openids do not get into them.
+// Routes implements caddy.AdminRouter. It is one prefix, which is the label of
+// Caddy's admin metrics, so openids do not get into them.
 func (AdminAPI) Routes() []caddy.AdminRoute {
-	var routes []caddy.AdminRoute
-	for pattern, handler := range map[string]caddy.AdminHandlerFunc{
-		"GET /wxgate/live":                                         serveLive,
-		"GET /wxgate/ready":                                        serveReady,
-		"GET /wxgate/stats":                                        withApp(serveStats),
-		"GET /wxgate/backup":                                       withApp(serveBackup),
-		"GET /wxgate/users/{appid}/{openid}":                       withApp(serveUser),
-		"DELETE /wxgate/users/{appid}/{openid}":                    withApp(revokeUser),
-		"DELETE /wxgate/users/{appid}/{openid}/sessions/{session}": withApp(revokeSession),
-		"/wxgate/": serveNoRoute,
-	} {
-		routes = append(routes, caddy.AdminRoute{Pattern: pattern, Handler: handler})
+	return []caddy.AdminRoute{{Pattern: "/wxgate/", Handler: caddy.AdminHandlerFunc(serveAdmin)}}
+}
+
+// adminRoutes are the routes below the prefix. http.ServeMux would do, but for
+// a segment that is an escaped slash.
+var adminRoutes = []struct {
+	method, pattern string
+	handler         caddy.AdminHandlerFunc
+}{
+	{http.MethodGet, "/wxgate/live", serveLive},
+	{http.MethodGet, "/wxgate/ready", serveReady},
+	{http.MethodGet, "/wxgate/stats", withApp(serveStats)},
+	{http.MethodGet, "/wxgate/backup", withApp(serveBackup)},
+	{http.MethodGet, "/wxgate/users/{appid}/{openid}", withApp(serveUser)},
+	{http.MethodDelete, "/wxgate/users/{appid}/{openid}", withApp(revokeUser)},
+	{http.MethodDelete, "/wxgate/users/{appid}/{openid}/sessions/{session}", withApp(revokeSession)},
+}
+
+func serveAdmin(w http.ResponseWriter, r *http.Request) error {
+	var allowed []string
+	for _, route := range adminRoutes {
+		if !matchRoute(route.pattern, r) {
+			continue
+		}
+		if r.Method == route.method || r.Method == http.MethodHead && route.method == http.MethodGet {
+			return route.handler(w, r)
+		}
+		allowed = append(allowed, route.method)
 	}
-	return routes
+	if len(allowed) == 0 {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("there is no such wxgate route")}
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: errors.New("this wxgate route does not take this method")}
+}
+
+// matchRoute compares the path of a request with a pattern, segment by segment,
+// and notes what stands for the names in braces.
+func matchRoute(pattern string, r *http.Request) bool {
+	want, got := strings.Split(pattern, "/"), strings.Split(r.URL.EscapedPath(), "/")
+	if len(want) != len(got) {
+		return false
+	}
+	for i, segment := range got {
+		name, named := strings.CutPrefix(want[i], "{")
+		if !named {
+			if segment != want[i] {
+				return false
+			}
+			continue
+		}
+		value, err := url.PathUnescape(segment)
+		if err != nil || value == "" {
+			return false
+		}
+		r.SetPathValue(strings.TrimSuffix(name, "}"), value)
+	}
+	return true
 }
 
 // errNoGateway says that the running configuration has no gateway.
@@ -138,10 +184,6 @@ func serveReady(w http.ResponseWriter, r *http.Request) error {
 		return apiError(err)
 	}
 	return writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
-}
-
-func serveNoRoute(http.ResponseWriter, *http.Request) error {
-	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("there is no such wxgate route, or not for this method")}
 }
 
 // userView is a user as the admin API shows it.
