@@ -13,7 +13,7 @@ build:
 # Every test there is, against the real binary, Badger on disk and a real Redis.
 test: setup build
 	$(GOTESTSUM) --format pkgname -- -count=1 -timeout 20m ./...
-	node --test docs/miniprogram/test/
+	WXGATE_BINARY=$(CURDIR)/.build/wxgate node --test --test-concurrency=1 docs/miniprogram/test/*.test.js
 
 # The same under the race detector; the gateway that the tests start, too.
 race: setup
@@ -23,11 +23,14 @@ race: setup
 fuzz:
 	.ci/fuzz $(FUZZTIME)
 
+# Formatting, the Go linters, and what reads what an operator installs.
 lint:
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	go vet ./...
 	go install $(GOLANGCI_LINT)
 	"$$(go env GOPATH)/bin/golangci-lint" run ./...
+	npx --yes dockerfile-utils@0.16.3 lint docs/install/Dockerfile
+	cd docs/miniprogram && npm ci --no-audit --no-fund --silent && npm run --silent check
 
 # The load comparison of docs/performance.md.
 bench: build
