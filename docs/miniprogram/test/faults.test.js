@@ -1,5 +1,5 @@
-// What the client does when WeChat, the gateway's limits or its session store stand in the way, and what
-// it leaves alone because the application behind the gateway said it.
+// What the client does when WeChat, the gateway's limits or its session store stand in the way, what it
+// leaves alone because the application behind the gateway said it, and sites that differ from the demo's.
 'use strict';
 const { once } = require('node:events');
 const { after, before, test } = require('node:test');
@@ -54,6 +54,7 @@ function user(t, { url = gateway.url, ...options } = {}) {
     login: (params) => wx.login(params),
     uploadFile: (params) => wx.uploadFile(params),
     downloadFile: (params) => wx.downloadFile(params),
+    connectSocket: (params) => wx.connectSocket(params),
     getFileSystemManager: () => wx.getFileSystemManager(),
     storage: {
       get: (key) => wx.getStorageSync(key),
@@ -247,6 +248,18 @@ test('a session store that is away for a moment costs time, not the session, and
   assert.equal(statuses[0], 503);
   assert.equal(upstream.seen.length - before, 1);
   assert.equal(wx.logins, logins);
+});
+
+test('a socket opens in the name of the user', async (t) => {
+  const { wx, client } = user(t);
+  const socket = await client.connectSocket({ url: `${gateway.url.replace('http', 'ws')}/chat` });
+  await once(socket, 'open');
+  socket.close();
+  const { path, headers } = upstream.seen.at(-1);
+  assert.equal(path, '/chat');
+  assert.equal(headers['x-openid'], wechat.codes.at(-1));
+  assert.equal(headers['3rd_session'], undefined);
+  assert.equal(wx.logins, 1);
 });
 
 for (const [n, options] of [[1, { tokenHeader: 'bearer' }], [2, { ...other, appid: APPID }]]) {

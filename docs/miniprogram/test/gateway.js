@@ -27,7 +27,8 @@ async function startWeChat() {
   return wechat;
 }
 
-// startUpstream answers 200 with what it received, or with what `answers` has for the path.
+// startUpstream answers 200 with the openid that it received, or with what `answers` has for the path, and
+// accepts every WebSocket.
 async function startUpstream(answers) {
   const upstream = { seen: [] };
   const server = await listen((request, response) => {
@@ -35,6 +36,11 @@ async function startUpstream(answers) {
     const { status = 200, header = {}, body = { openid: request.headers['x-openid'] } } = answers[request.url] || {};
     response.writeHead(status, { 'Content-Type': 'application/json', ...header });
     response.end(typeof body === 'string' ? body : JSON.stringify(body));
+  });
+  server.on('upgrade', (request, socket) => {
+    upstream.seen.push({ path: request.url, method: request.method, headers: request.headers });
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+    socket.on('error', () => {}).on('end', () => socket.end());
   });
   upstream.url = server.url;
   upstream.stop = server.stop;
@@ -110,6 +116,7 @@ function listen(handler) {
     server.on('error', reject);
     server.listen(0, '127.0.0.1', () => resolve({
       url: `http://127.0.0.1:${server.address().port}`,
+      on: (event, listener) => server.on(event, listener),
       stop: () => new Promise((closed) => {
         server.close(closed);
         server.closeAllConnections();

@@ -148,6 +148,25 @@ test('a header that is lost on the way ends in 401 and not in a loop of logins',
   assert.equal(wx.logins, 2);
 });
 
+test('while logins pause, a newer session is used all the same', async () => {
+  const wx = sandbox.phone('ivy');
+  const late = holdBack(wx, '/late', 'before sending');
+  let lost = true;
+  const client = sandbox.open({
+    request: (params) => late.request(lost ? { ...params, header: omit(params.header, '3rd_session') } : params),
+  });
+  assert.equal((await client.request({ url: '/me' })).statusCode, 401);
+  lost = false;
+
+  const slow = client.request({ url: '/late' });
+  await late.held;
+  await sandbox.revokeBehind(wx);
+  await client.login({ force: true });
+  late.release();
+  assert.equal((await slow).statusCode, 200);
+  assert.equal(wx.logins, 3);
+});
+
 test('logout ends the session at the gateway and on the phone', async () => {
   const wx = sandbox.phone('jim');
   const client = sandbox.open();
