@@ -35,6 +35,7 @@ async function start(command, args, { port, env = {} }) {
   child.stderr.on('data', (text) => { printed += text; });
   child.on('error', (error) => { printed += error.message; });
   const ended = new Promise((resolve) => child.on('close', resolve));
+  process.once('exit', () => child.kill('SIGKILL')); // Nothing is left behind if the tests end early.
   const stop = () => {
     child.kill('SIGTERM');
     return ended;
