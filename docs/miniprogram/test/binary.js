@@ -26,9 +26,9 @@ function freePort() {
   });
 }
 
-// start runs a program and resolves when it listens on the port. If it ends before, the rejection
+// start runs a program and resolves when ready() does to true. If the program ends before, the rejection
 // holds what it printed.
-async function start(command, args, { port, env = {} }) {
+async function start(command, args, { ready, env = {} }) {
   const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
   let printed = '';
   child.stdout.on('data', (text) => { printed += text; });
@@ -42,7 +42,7 @@ async function start(command, args, { port, env = {} }) {
   };
 
   // It gets three minutes, since the machine may be busy with other tests.
-  for (let attempts = 1800; !await listens(port); attempts -= 1) {
+  for (let attempts = 1800; !await ready(); attempts -= 1) {
     if (child.exitCode !== null || child.pid === undefined || attempts === 0) {
       await stop();
       throw new Error(`starting ${command} ${args.join(' ')}:\n${printed}`);
@@ -52,6 +52,18 @@ async function start(command, args, { port, env = {} }) {
   return { child, stop };
 }
 
+// answersOK tells whether a GET of url is answered with 200.
+async function answersOK(url) {
+  try {
+    const response = await fetch(url);
+    await response.arrayBuffer();
+    return response.ok;
+  } catch {
+    return false;
+  }
+}
+
+// listens tells whether something accepts connections on the port.
 function listens(port) {
   return new Promise((resolve) => {
     const socket = net.connect(port, '127.0.0.1');
@@ -63,4 +75,4 @@ function listens(port) {
   });
 }
 
-module.exports = { binary, freePort, start };
+module.exports = { answersOK, binary, freePort, listens, start };

@@ -215,6 +215,7 @@ test('a session store that is away for a moment costs time, not the session, and
   const redis = await startRedis();
   t.after(redis.stop);
   const store = `redis ${redis.address} {
+            dial_timeout 10s
             timeout 2s
             client_cache off
         }`;

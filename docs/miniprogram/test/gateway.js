@@ -5,7 +5,7 @@ const fs = require('node:fs');
 const http = require('node:http');
 const os = require('node:os');
 const path = require('node:path');
-const { binary, freePort, start } = require('./binary.js');
+const { answersOK, binary, freePort, listens, start } = require('./binary.js');
 
 const APPID = 'wx0123456789abcdef';
 
@@ -68,6 +68,7 @@ async function startGateway({ wechat, upstream, app = '', sites = [''], store })
 `;
   const site = (lines, n) => `http://127.0.0.1:${ports[n]} {
     wxgate {
+        health /ready
         ${lines}
     }
     reverse_proxy ${upstream.url}
@@ -76,7 +77,9 @@ async function startGateway({ wechat, upstream, app = '', sites = [''], store })
   const config = path.join(directory, 'Caddyfile');
   fs.writeFileSync(config, global + sites.map(site).join(''));
   const { stop } = await start(binary(), ['run', '--config', config], {
-    port: ports[0], env: { WX_SECRET: 'sandbox', XDG_DATA_HOME: directory, XDG_CONFIG_HOME: directory },
+    // A site listens before the app has its store, so a connection alone does not tell.
+    ready: () => answersOK(`http://127.0.0.1:${ports[0]}/ready`),
+    env: { WX_SECRET: 'sandbox', XDG_DATA_HOME: directory, XDG_CONFIG_HOME: directory },
   });
   const urls = ports.map((port) => `http://127.0.0.1:${port}`);
   return {
@@ -95,7 +98,7 @@ async function startRedis() {
   const port = await freePort();
   const { child, stop } = await start('redis-server',
     ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory],
-    { port });
+    { ready: () => listens(port) });
   return {
     address: `127.0.0.1:${port}`,
     pause: () => child.kill('SIGSTOP'),

@@ -1,11 +1,12 @@
 // The gateway with its sandbox WeChat and its echoing upstream: `wxgate demo`.
 'use strict';
-const { binary, freePort, start } = require('./binary.js');
+const { answersOK, binary, freePort, start } = require('./binary.js');
 
 async function startSandbox() {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
-  const { stop } = await start(binary(), ['wxgate', 'demo', '--listen', `127.0.0.1:${port}`], { port });
+  const { stop } = await start(binary(), ['wxgate', 'demo', '--listen', `127.0.0.1:${port}`],
+    { ready: () => answersOK(`${url}/sandbox/stats`) });
   const post = (path, header) => fetch(url + path, { method: 'POST', headers: header });
   return {
     url,
