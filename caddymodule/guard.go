@@ -70,14 +70,14 @@ func (h *Handler) authenticate(r *http.Request) (*session.Session, string, error
 
 // serveUser hands a request on in the name of its user.
 func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, s *session.Session) error {
-	h.identity.write(r.Header, s)
+	u := &userResponse{ResponseWriter: w, handler: h, session: s}
+	h.identity.write(r.Header, s, u.identity[:])
 	setUser(r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer), s)
 	if h.OpenData != nil {
 		if err := h.openData(w, r, s); err != nil {
 			return h.fail(w, r, err)
 		}
 	}
-	u := &userResponse{ResponseWriter: w, handler: h, session: s}
 	h.passed(r, u)
 	return h.open.serve(u, r, next)
 }

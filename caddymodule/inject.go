@@ -132,10 +132,13 @@ func (h *identityHeaders) names() []string {
 }
 
 // write sets exactly one value for each header whose field the session has.
-// The headers were stripped before. The slices are made for this request:
-// later handlers change header values in place.
-func (h *identityHeaders) write(header http.Header, s *session.Session) {
-	values := make([]string, len(h.set))
+// The headers were stripped before. The slices are made for this request, in
+// room if it is large enough: later handlers change header values in place.
+func (h *identityHeaders) write(header http.Header, s *session.Session, room []string) {
+	values := room
+	if len(values) < len(h.set) {
+		values = make([]string, len(h.set))
+	}
 	for i := range h.set {
 		value := h.set[i].value(s)
 		if value == "" {

@@ -21,8 +21,11 @@ type userResponse struct {
 	handler *Handler
 	session *session.Session
 	wrote   bool
-	own     [2]string // room for the header values that are set here
 	stream  openRequest
+
+	// Room for header values: one piece of memory for each request is enough.
+	identity [4]string // that the upstream gets
+	own      [2]string // that the client gets
 }
 
 // errSessionEnded breaks off a response that outlived its session.
