@@ -32,7 +32,7 @@ func pathAdvisories() []advisory {
 		{"CVE-2021-31920", "Istio", "several slashes, or an encoded one, pass a rule that is written with one", replayPaths(
 			"/public//a", "//public/a", "///public/a", "/public/%2fa", "/%2fpublic/a", "/public/a//", "/about//", "//about")},
 		{"CVE-2026-27587", "Caddy", "a path in another case, or with an escape, passes a matcher that folds only one of them", replayPaths(
-			"/PUBLIC/a", "/Public/a", "/%50ublic/a", "/About", "/ABOUT", "/a.CSS", "/orders/%2ecss", "/HEALTHZ", "/Login", "/LOGOUT", "/Healthz")},
+			"/PUBLIC/a", "/Public/a", "/%50ublic/a", "/%70ublic/a", "/abou%74", "/About", "/ABOUT", "/a.CSS", "/orders/%2ecss", "/HEALTHZ", "/Login", "/LOGOUT", "/Healthz")},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -66,34 +67,42 @@ func isPublic(patterns []string, u *url.URL) bool {
 }
 
 // plainPath reports whether a path means the same to everyone who reads it:
-// what one server takes for a public path another may clean, decode once more
-// or cut off, and serve something else.
+// what one server takes for a public path another may clean, decode, decode
+// once more or cut off, and serve something else.
 func plainPath(u *url.URL) bool {
-	if !strings.HasPrefix(u.Path, "/") || !utf8.ValidString(u.Path) {
+	if !strings.HasPrefix(u.Path, "/") || !utf8.ValidString(u.Path) || strings.ContainsFunc(u.Path, unicode.IsControl) {
 		return false
 	}
-	escaped := strings.ToLower(u.EscapedPath())
-	// The decoded path shows what is encoded once, and, where a second
-	// decoding would find something, an encoded percent sign.
-	for _, p := range []string{u.Path, escaped} {
-		if strings.Contains(p, "//") || strings.ContainsAny(p, `;\`) {
-			return false
-		}
-		for segment := range strings.SplitSeq(p, "/") {
-			// Windows takes `.. ` and `...` for dot segments too.
-			if segment != "" && strings.Trim(segment, ". ") == "" {
-				return false
-			}
-		}
+	if strings.Contains(u.Path, "//") || strings.ContainsAny(u.Path, `;\`) {
+		return false
 	}
-	for _, encoded := range notPlain {
-		if strings.Contains(escaped, encoded) {
+	for segment := range strings.SplitSeq(u.Path, "/") {
+		// Windows takes `.. ` and `...` for dot segments too.
+		if segment != "" && strings.Trim(segment, ". ") == "" {
 			return false
 		}
 	}
-	return !strings.ContainsFunc(u.Path, unicode.IsControl)
+	return plainEscapes(u.EscapedPath())
 }
 
-// notPlain are the signs that mean something in a path or end it, encoded:
-// slash, backslash, dot, NUL, percent, semicolon, question mark, hash.
-var notPlain = []string{"%2f", "%5c", "%2e", "%00", "%25", "%3b", "%3f", "%23"}
+// plainEscapes reports whether only such signs are escaped as must be. One that
+// means something in a path or ends it is read in two ways, escaped and not; so
+// is a letter, for nobody escapes it who does not want to be read in two ways.
+func plainEscapes(escaped string) bool {
+	for {
+		_, rest, found := strings.Cut(escaped, "%")
+		if !found {
+			return true
+		}
+		if len(rest) < 2 {
+			return false
+		}
+		c, err := strconv.ParseUint(rest[:2], 16, 8)
+		if err != nil || c < ' ' || c == 0x7f || strings.ContainsRune(`/\;?#%-._~`, rune(c)) || isLetterOrDigit(byte(c)) {
+			return false
+		}
+		escaped = rest[2:]
+	}
+}
+
+func isLetterOrDigit(c byte) bool { return foldTable[c] != '-' }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/quic-go/qpack"
 	"github.com/quic-go/quic-go"
@@ -23,37 +24,63 @@ const (
 )
 
 // SendH3 is the Sender of HTTP/3.
-func (g *Gateway) SendH3(r RawRequest) (Response, error) {
-	r = g.withDefaults(r)
+func (g *Gateway) SendH3(r RawRequest) (Response, error) { return response(g.OpenH3(r)) }
+
+// OpenH3 is the Opener of HTTP/3.
+func (g *Gateway) OpenH3(r RawRequest) (*Stream, error) {
 	ctx, cancel := context.WithTimeout(g.tb.Context(), patience)
-	defer cancel()
-	conn, err := quic.DialAddr(ctx, g.Addr, g.TLSConfig(http3.NextProtoH3), nil)
+	conn, err := quic.DialAddr(ctx, g.Addr, g.TLSConfig(http3.NextProtoH3), &quic.Config{KeepAlivePeriod: time.Second})
 	if err != nil {
-		return Response{}, err
+		cancel()
+		return nil, err
 	}
-	defer func() { _ = conn.CloseWithError(0, "") }()
+	hangUp := func() {
+		_ = conn.CloseWithError(0, "")
+		cancel()
+	}
+	s, err := openH3(ctx, conn, g.withDefaults(r))
+	if err != nil {
+		hangUp()
+		return nil, err
+	}
+	s.close = hangUp
+	return s, nil
+}
+
+func openH3(ctx context.Context, conn *quic.Conn, r RawRequest) (*Stream, error) {
 	control, err := conn.OpenUniStreamSync(ctx)
 	if err != nil {
-		return Response{}, err
+		return nil, err
 	}
 	if _, err := control.Write(appendH3(quicvarint.Append(nil, h3ControlStream), h3Settings, nil)); err != nil {
-		return Response{}, err
+		return nil, err
 	}
 	stream, err := conn.OpenStreamSync(ctx)
 	if err != nil {
-		return Response{}, err
+		return nil, err
 	}
-	defer stream.CancelRead(0)
+	if err := stream.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
 	// The server may refuse before it has read everything.
 	_, writeErr := stream.Write(encodeH3(r))
-	if err := stream.Close(); err != nil && writeErr == nil {
-		writeErr = err
+	if r.Protocol == "" {
+		writeErr = errors.Join(writeErr, stream.Close())
 	}
-	resp, err := readH3(quicvarint.NewReader(stream))
-	if err != nil {
-		return resp, errors.Join(err, writeErr)
+	body := &h3Body{stream: quicvarint.NewReader(stream)}
+	s := &Stream{Header: make(http.Header), Reader: body}
+	for s.Status < http.StatusOK {
+		kind, payload, err := body.frame()
+		if err != nil {
+			return nil, errors.Join(err, writeErr)
+		}
+		if kind == h3Headers {
+			if err := s.addFields(payload); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return resp, nil
+	return s, nil
 }
 
 func appendH3(b []byte, kind uint64, payload []byte) []byte {
@@ -87,38 +114,42 @@ func encodeFields(pseudo [][2]string, lines []string) []byte {
 	return block.Bytes()
 }
 
-func readH3(stream quicvarint.Reader) (Response, error) {
-	resp := Response{Header: make(http.Header)}
-	var body bytes.Buffer
-	for {
-		kind, err := quicvarint.Read(stream)
-		if err == io.EOF && resp.Status >= http.StatusOK {
-			resp.Body = body.String()
-			return resp, nil
-		}
-		if err != nil {
-			return resp, err
-		}
-		length, err := quicvarint.Read(stream)
-		if err != nil {
-			return resp, err
-		}
-		payload := make([]byte, length)
-		if _, err := io.ReadFull(stream, payload); err != nil {
-			return resp, err
-		}
-		switch kind {
-		case h3Data:
-			body.Write(payload)
-		case h3Headers:
-			if err := resp.addFields(payload); err != nil {
-				return resp, err
-			}
-		}
-	}
+// h3Body is the body of an answer.
+type h3Body struct {
+	stream quicvarint.Reader
+	rest   []byte
 }
 
-func (r *Response) addFields(block []byte) error {
+func (b *h3Body) frame() (kind uint64, payload []byte, err error) {
+	if kind, err = quicvarint.Read(b.stream); err != nil {
+		return 0, nil, err
+	}
+	length, err := quicvarint.Read(b.stream)
+	if err != nil {
+		return 0, nil, err
+	}
+	payload = make([]byte, length)
+	_, err = io.ReadFull(b.stream, payload)
+	return kind, payload, err
+}
+
+// Read implements io.Reader.
+func (b *h3Body) Read(p []byte) (int, error) {
+	for len(b.rest) == 0 {
+		kind, payload, err := b.frame()
+		if err != nil {
+			return 0, err
+		}
+		if kind == h3Data {
+			b.rest = payload
+		}
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
+}
+
+func (s *Stream) addFields(block []byte) error {
 	decode := qpack.NewDecoder().Decode(block)
 	for {
 		field, err := decode()
@@ -128,6 +159,6 @@ func (r *Response) addFields(block []byte) error {
 		if err != nil {
 			return err
 		}
-		r.addField(field.Name, field.Value)
+		s.addField(field.Name, field.Value)
 	}
 }

@@ -22,7 +22,7 @@ type RawRequest struct {
 	Method    string   // default GET
 	Path      string   // the request target; default /
 	Authority string   // default: the gateway's address
-	Protocol  string   // of an extended CONNECT (HTTP/2 and HTTP/3)
+	Protocol  string   // of an extended CONNECT (HTTP/2 and HTTP/3), which stays open
 	Header    []string // lines "Name: value"
 	Body      string   // chunked, in HTTP/1.1
 	Trailer   []string // lines "Name: value"; announced only if Header says so
@@ -35,6 +35,37 @@ type Sender func(RawRequest) (Response, error)
 // Senders has a Sender for each protocol that a TLS site speaks.
 func (g *Gateway) Senders() map[string]Sender {
 	return map[string]Sender{"h1": g.SendH1, "h2": g.SendH2, "h3": g.SendH3}
+}
+
+// An Opener sends a request over a connection of its own and returns when the
+// head of the answer is there.
+type Opener func(RawRequest) (*Stream, error)
+
+// Openers has an Opener for each protocol that a TLS site speaks.
+func (g *Gateway) Openers() map[string]Opener {
+	return map[string]Opener{"h1": g.OpenH1, "h2": g.OpenH2, "h3": g.OpenH3}
+}
+
+// A Stream is an answer whose body is still coming. Reading ends with io.EOF
+// only if the server ended it in good order.
+type Stream struct {
+	Status int
+	Header http.Header
+	io.Reader
+	close func()
+}
+
+// Close hangs up.
+func (s *Stream) Close() { s.close() }
+
+// response reads a Stream to its end.
+func response(s *Stream, err error) (Response, error) {
+	if err != nil {
+		return Response{}, err
+	}
+	defer s.Close()
+	body, err := io.ReadAll(s)
+	return Response{Status: s.Status, Header: s.Header, Body: string(body)}, err
 }
 
 func (g *Gateway) withDefaults(r RawRequest) RawRequest {
@@ -57,40 +88,62 @@ func splitLine(line string) (name, value string) {
 }
 
 // SendH1 is the Sender of HTTP/1.1, over TLS if the site has it.
-func (g *Gateway) SendH1(r RawRequest) (Response, error) {
+func (g *Gateway) SendH1(r RawRequest) (Response, error) { return response(g.OpenH1(r)) }
+
+// OpenH1 is the Opener of HTTP/1.1. After 101 the Stream is the connection.
+func (g *Gateway) OpenH1(r RawRequest) (*Stream, error) {
 	r = g.withDefaults(r)
+	conn, err := g.dial()
+	if err != nil {
+		return nil, err
+	}
+	s, err := openH1(conn, r)
+	if err != nil {
+		_ = conn.Close()
+	}
+	return s, err
+}
+
+func openH1(conn net.Conn, r RawRequest) (*Stream, error) {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	if _, err := io.WriteString(conn, r.text()); err != nil {
+		return nil, err
+	}
+	reader := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(reader, &http.Request{Method: r.Method})
+	if err != nil {
+		return nil, err
+	}
+	s := &Stream{Status: resp.StatusCode, Header: resp.Header, Reader: resp.Body, close: func() { _ = conn.Close() }}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		s.Reader = reader
+	}
+	return s, nil
+}
+
+// text is the request in HTTP/1.1.
+func (r RawRequest) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", r.Method, r.Path, r.Authority)
 	for _, line := range r.Header {
 		b.WriteString(line + "\r\n")
 	}
-	chunked := r.Body != "" || r.Trailer != nil
-	if chunked {
-		b.WriteString("Transfer-Encoding: chunked\r\n")
+	if r.Body == "" && r.Trailer == nil {
+		b.WriteString("\r\n")
+		return b.String()
 	}
-	b.WriteString("\r\n")
+	b.WriteString("Transfer-Encoding: chunked\r\n\r\n")
 	if r.Body != "" {
 		fmt.Fprintf(&b, "%x\r\n%s\r\n", len(r.Body), r.Body)
 	}
-	if chunked {
-		b.WriteString("0\r\n")
-		for _, line := range r.Trailer {
-			b.WriteString(line + "\r\n")
-		}
-		b.WriteString("\r\n")
+	b.WriteString("0\r\n")
+	for _, line := range r.Trailer {
+		b.WriteString(line + "\r\n")
 	}
-	conn, err := g.dial()
-	if err != nil {
-		return Response{}, err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return Response{}, err
-	}
-	if _, err := io.WriteString(conn, b.String()); err != nil {
-		return Response{}, err
-	}
-	return ReadResponse(http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: r.Method}))
+	b.WriteString("\r\n")
+	return b.String()
 }
 
 func (g *Gateway) dial() (net.Conn, error) {

@@ -1,0 +1,319 @@
+package main_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+)
+
+// aSecond is the recheck of these tests; endsWithin is the time in which a stream
+// must have ended even on a busy machine. The default of a minute would show.
+const (
+	aSecond    = "recheck 1s"
+	endsWithin = 20 * time.Second
+)
+
+// streams is an upstream whose answers do not end by themselves.
+type streams struct {
+	mu     sync.Mutex
+	events map[string]chan string   // by the request's target
+	gone   map[string]chan struct{} // closed when the gateway has let go
+}
+
+func newStreams(g *gatewaytest.Gateway) *streams {
+	s := &streams{events: make(map[string]chan string), gone: make(map[string]chan struct{})}
+	g.Upstream.Handle(s.serve)
+	return s
+}
+
+func (s *streams) of(target string) (events chan string, gone chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.events[target] == nil {
+		s.events[target] = make(chan string)
+		s.gone[target] = make(chan struct{})
+	}
+	return s.events[target], s.gone[target]
+}
+
+// serve answers by the path: /events, /busy (never pauses), /silent (not even a
+// head) or /websocket.
+func (s *streams) serve(w http.ResponseWriter, r *http.Request) {
+	events, gone := s.of(r.RequestURI)
+	switch r.URL.Path {
+	case "/events":
+		defer close(gone)
+		w.Header().Set("Content-Type", "text/event-stream")
+		streamOut(w, "begin\n")
+		for {
+			select {
+			case event := <-events:
+				streamOut(w, event)
+			case <-r.Context().Done():
+				return
+			}
+		}
+	case "/busy":
+		defer close(gone)
+		block := strings.Repeat("x", 32<<10)
+		streamOut(w, "begin\n")
+		for r.Context().Err() == nil {
+			streamOut(w, block)
+		}
+	case "/silent":
+		defer close(gone)
+		<-r.Context().Done()
+	case "/websocket":
+		defer close(gone)
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbegin\n")
+		_ = rw.Flush()
+		_, _ = io.Copy(io.Discard, rw)
+	}
+}
+
+func streamOut(w http.ResponseWriter, text string) {
+	_, _ = io.WriteString(w, text)
+	_ = http.NewResponseController(w).Flush()
+}
+
+// ends fails the test unless it is closed soon.
+func ends(t *testing.T, what string, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(endsWithin):
+		require.FailNow(t, what+" goes on")
+	}
+}
+
+// drain reads a stream until it ends.
+func drain(stream io.Reader) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(io.Discard, stream)
+	}()
+	return done
+}
+
+func requireLogout(t *testing.T, g *gatewaytest.Gateway, token string) {
+	t.Helper()
+	require.Equal(t, http.StatusNoContent, g.Post("/logout", "", gatewaytest.Token(token)).Status)
+}
+
+func requireBegin(t *testing.T, stream io.Reader) {
+	t.Helper()
+	begin := make([]byte, len("begin\n"))
+	_, err := io.ReadFull(stream, begin)
+	require.NoError(t, err)
+	require.Equal(t, "begin\n", string(begin))
+}
+
+func TestStreamsEndWithTheirSession(t *testing.T) {
+	g := gatewaytest.New(t)
+	g.RunTLS(gatewaytest.Config{Site: aSecond})
+	upstream := newStreams(g)
+	for protocol, open := range g.Openers() {
+		for _, path := range []string{"/events", "/busy"} {
+			t.Run(protocol+path, func(t *testing.T) {
+				t.Parallel()
+				token := g.Login(protocol + path).Token
+				target := path + "?" + protocol
+				stream, err := open(gatewaytest.RawRequest{Path: target, Header: []string{gatewaytest.Token(token)}})
+				require.NoError(t, err)
+				defer stream.Close()
+				requireBegin(t, stream)
+				requireLogout(t, g, token)
+				ends(t, "the client's stream", drain(stream))
+				_, gone := upstream.of(target)
+				ends(t, "the upstream's stream", gone)
+			})
+		}
+		t.Run(protocol+"/unread", func(t *testing.T) {
+			t.Parallel()
+			token := g.Login(protocol + "unread").Token
+			target := "/busy?unread" + protocol
+			stream, err := open(gatewaytest.RawRequest{Path: target, Header: []string{gatewaytest.Token(token)}})
+			require.NoError(t, err)
+			defer stream.Close()
+			requireLogout(t, g, token)
+			_, gone := upstream.of(target)
+			ends(t, "the upstream's stream, whose client does not read", gone)
+		})
+		t.Run(protocol+"/silent", func(t *testing.T) {
+			t.Parallel()
+			token := g.Login(protocol + "silent").Token
+			target := "/silent?" + protocol
+			answered := make(chan struct{})
+			go func() {
+				defer close(answered)
+				if stream, err := open(gatewaytest.RawRequest{Path: target, Header: []string{gatewaytest.Token(token)}}); err == nil {
+					defer stream.Close()
+					_, _ = io.Copy(io.Discard, stream)
+				}
+			}()
+			g.Eventually(func() bool { return upstreamHas(g, target) }, "the upstream has the request")
+			requireLogout(t, g, token)
+			ends(t, "the client's request", answered)
+			_, gone := upstream.of(target)
+			ends(t, "the upstream's request", gone)
+		})
+	}
+}
+
+func upstreamHas(g *gatewaytest.Gateway, target string) bool {
+	for _, received := range g.Upstream.Received() {
+		if received.URI == target {
+			return true
+		}
+	}
+	return false
+}
+
+func TestWebSocketsEndWithTheirSession(t *testing.T) {
+	g := gatewaytest.New(t)
+	// Extended CONNECT is off by default in Go's HTTP/2.
+	g.RunTLS(gatewaytest.Config{Site: aSecond, Env: []string{"GODEBUG=http2xconnect=1"}})
+	upstream := newStreams(g)
+	for protocol, open := range g.Openers() {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			token := g.Login(protocol).Token
+			request := gatewaytest.RawRequest{
+				Path:   "/websocket?" + protocol,
+				Header: []string{gatewaytest.Token(token), "Sec-WebSocket-Version: 13", "X-OpenID: oVICTIM"},
+			}
+			want := http.StatusOK
+			if protocol == "h1" {
+				request.Header = append(request.Header, "Connection: Upgrade, X-OpenID", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+				want = http.StatusSwitchingProtocols
+			} else {
+				request.Method, request.Protocol = http.MethodConnect, "websocket"
+			}
+			stream, err := open(request)
+			require.NoError(t, err)
+			defer stream.Close()
+			require.Equal(t, want, stream.Status)
+			requireBegin(t, stream)
+			for _, received := range g.Upstream.Received() {
+				if received.URI == request.Path {
+					require.Equal(t, []string{g.OpenID(protocol)}, received.Lines("X-OpenID"))
+				}
+			}
+			requireLogout(t, g, token)
+			ends(t, "the client's WebSocket", drain(stream))
+			_, gone := upstream.of(request.Path)
+			ends(t, "the upstream's WebSocket", gone)
+		})
+	}
+}
+
+// Two users may share a connection, behind a proxy that speaks HTTP/2.
+func TestEndingOneStreamSparesTheOthersOfTheConnection(t *testing.T) {
+	g := gatewaytest.New(t)
+	g.RunTLS(gatewaytest.Config{Site: aSecond})
+	upstream := newStreams(g)
+	alice, bob := g.Login("alice").Token, g.Login("bob").Token
+
+	conn, err := g.DialH2()
+	require.NoError(t, err)
+	open := func(target, token string) *gatewaytest.Stream {
+		stream, err := conn.Open(gatewaytest.RawRequest{Method: "GET", Path: target, Authority: g.Addr, Header: []string{gatewaytest.Token(token)}})
+		require.NoError(t, err)
+		requireBegin(t, stream)
+		return stream
+	}
+	aliceStream := open("/events?alice", alice)
+	defer aliceStream.Close()
+	bobStream := open("/events?bob", bob)
+	requireLogout(t, g, bob)
+	ends(t, "bob's stream", drain(bobStream))
+
+	events, _ := upstream.of("/events?alice")
+	events <- "still here\n"
+	got := make([]byte, len("still here\n"))
+	_, err = io.ReadFull(aliceStream, got)
+	require.NoError(t, err)
+	require.Equal(t, "still here\n", string(got))
+}
+
+func TestStreamsEndHoweverTheSessionDoes(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond, App: "session {\nidle_timeout 4s\nmax_per_user 1\n}"})
+	upstream := newStreams(g)
+	for name, end := range map[string]func(t *testing.T, user, token string){
+		"logout":     func(t *testing.T, _, token string) { requireLogout(t, g, token) },
+		"expiry":     func(*testing.T, string, string) {},
+		"next login": func(_ *testing.T, user, _ string) { g.Login(user) },
+		"revocation": func(t *testing.T, user, _ string) {
+			out, err := g.Try("wxgate", "revoke", g.OpenID(user), "--appid", gatewaytest.AppID, "--address", g.Admin)
+			require.NoError(t, err, out)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			token := g.Login(name).Token
+			target := "/events?" + strings.ReplaceAll(name, " ", "")
+			stream, err := g.OpenH1(gatewaytest.RawRequest{Path: target, Header: []string{gatewaytest.Token(token)}})
+			require.NoError(t, err)
+			defer stream.Close()
+			requireBegin(t, stream)
+			end(t, name, token)
+			ends(t, "the client's stream", drain(stream))
+			_, gone := upstream.of(target)
+			ends(t, "the upstream's stream", gone)
+		})
+	}
+}
+
+func TestStreamsOutliveReloadsAndStillEnd(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond})
+	upstream := newStreams(g)
+	token := g.Login("alice").Token
+	stream, err := g.OpenH1(gatewaytest.RawRequest{Path: "/events", Header: []string{gatewaytest.Token(token)}})
+	require.NoError(t, err)
+	defer stream.Close()
+	requireBegin(t, stream)
+	events, gone := upstream.of("/events")
+
+	for i := range 3 {
+		out, err := g.Reload(gatewaytest.Config{Site: fmt.Sprintf("%s\ninject openid X-OpenID\ninject appid X-App-%d", aSecond, i)})
+		require.NoError(t, err, out)
+		text := fmt.Sprintf("after reload %d\n", i)
+		events <- text
+		got := make([]byte, len(text))
+		_, err = io.ReadFull(stream, got)
+		require.NoError(t, err)
+		require.Equal(t, text, string(got))
+	}
+	requireLogout(t, g, token)
+	ends(t, "the client's stream", drain(stream))
+	ends(t, "the upstream's stream", gone)
+}
+
+// A stream that is ended spoils its connection, so nobody may use it again:
+// behind a proxy it would be somebody else.
+func TestEndedConnectionIsNotUsedAgain(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond})
+	newStreams(g)
+	token := g.Login("alice").Token
+	stream, err := g.OpenH1(gatewaytest.RawRequest{Path: "/events", Header: []string{gatewaytest.Token(token)}})
+	require.NoError(t, err)
+	defer stream.Close()
+	requireBegin(t, stream)
+	requireLogout(t, g, token)
+	_, err = io.Copy(io.Discard, stream)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "the connection is closed within the answer")
+}
