@@ -36,7 +36,7 @@ func restore(ctx context.Context, r io.Reader, dir string) (n int64, err error) 
 	if err := makeDir(dir); err != nil {
 		return 0, err
 	}
-	if err := checkEmpty(dir); err != nil {
+	if err := errors.Join(checkEmpty(dir), (&room{dir: dir}).checkWrite()); err != nil {
 		return 0, err
 	}
 	lock, err := lockDir(dir)
