@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
 )
 
 // background starts a program that ends with the test.
@@ -107,6 +108,32 @@ func TestComposeTopology(t *testing.T) {
 		require.Equal(t, http.StatusOK, balancer.Get("/orders", gatewaytest.Token(token)).Status)
 	}
 	require.Equal(t, http.StatusOK, balancer.Get("/orders", gatewaytest.Token(token)).Status)
+}
+
+// The commands that operations.md asks an ACL to allow are enough, for all that
+// a gateway does.
+func TestDocumentedRedisACLIsEnough(t *testing.T) {
+	var commands string
+	for _, row := range doc(t, "docs/operations.md").under(t, "Redis and more than one machine") {
+		if row[0] == "an ACL user" {
+			commands = "+" + strings.ReplaceAll(strings.ToLower(code(row[1])), " ", " +")
+		}
+	}
+	require.NotEmpty(t, commands)
+	redis := redistest.Start(t, "user wxgate on >for-tests ~wxgate:* "+commands)
+	g := gatewaytest.Start(t, gatewaytest.Config{
+		App: "encryption_key {env.WXGATE_KEY}\nstore redis " + redis.Addr + " {\nusername wxgate\npassword {env.REDIS_PASSWORD}\n}",
+		Env: []string{"WXGATE_KEY=" + someKey, "REDIS_PASSWORD=for-tests"}, Site: "health /healthz",
+	})
+	token := g.Login("alice").Token
+	require.Equal(t, http.StatusOK, g.Get("/orders", gatewaytest.Token(token)).Status)
+	require.Equal(t, http.StatusOK, g.Get("/healthz").Status)
+	out, err := g.Try("wxgate", "stats", "--json", "--address", g.Admin)
+	require.NoError(t, err)
+	require.Contains(t, out, `"sessions": `, "it can count")
+	require.Equal(t, http.StatusNoContent, g.Post("/logout", "", gatewaytest.Token(token)).Status)
+	require.NotContains(t, g.Output(), "NOPERM")
+	require.NotContains(t, g.Output(), `"level":"error"`)
 }
 
 // startNginx runs the documented configuration in front of a gateway, but for
