@@ -187,8 +187,9 @@ func TestQuotedStartErrorsExist(t *testing.T) {
 
 func TestEveryMetricIsExplained(t *testing.T) {
 	metrics := make(set)
+	name := regexp.MustCompile(`^wxgate_[a-z_]+$`)
 	inspect(sources(t), func(n ast.Node) {
-		if lit, ok := n.(ast.Expr); ok && regexp.MustCompile(`^wxgate_[a-z_]+$`).MatchString(text(lit)) {
+		if lit, ok := n.(ast.Expr); ok && name.MatchString(text(lit)) {
 			metrics.add(text(lit))
 		}
 	})
@@ -199,9 +200,12 @@ func TestEveryAdminRouteIsExplained(t *testing.T) {
 	routes := make(set)
 	wildcard := regexp.MustCompile(`\{[a-z]+\}`)
 	inspect(sources(t), func(n ast.Node) {
-		if lit, ok := n.(ast.Expr); ok && regexp.MustCompile(`^[A-Z]+ /wxgate/`).MatchString(text(lit)) {
-			routes.add(wildcard.ReplaceAllString(text(lit), "{}"))
+		lit, ok := n.(*ast.CompositeLit)
+		if !ok || len(lit.Elts) != 3 || !strings.HasPrefix(text(lit.Elts[1]), "/wxgate/") {
+			return
 		}
+		method := strings.ToUpper(strings.TrimPrefix(lit.Elts[0].(*ast.SelectorExpr).Sel.Name, "Method"))
+		routes.add(method + " " + wildcard.ReplaceAllString(text(lit.Elts[1]), "{}"))
 	})
 	explained := make(set)
 	for route := range firstColumn(doc(t, "docs/operations.md").under(t, "See and steer it")) {
