@@ -217,3 +217,21 @@ func TestPrometheusReadsTheExpressions(t *testing.T) {
 		require.NoError(t, err, "%s", out)
 	}
 }
+
+// TestAlertsFire lets Prometheus play each trouble that an alert is for, and a
+// day on which all is well.
+func TestAlertsFire(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	require.NoError(t, err, "promtool is needed for this test: apt-get install prometheus")
+	scenes, err := os.ReadFile(filepath.Join("testdata", "prometheus-rules.test.yml"))
+	require.NoError(t, err)
+	_, rules := expressions(t)
+	for _, m := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(rules, -1) {
+		require.Contains(t, string(scenes), `alertname="`+m[1]+`"`, "an alert that no scene sets off")
+	}
+	path := filepath.Join(gatewaytest.Root(), "docs", "prometheus-rules.yml")
+	file := filepath.Join(t.TempDir(), "scenes.yml")
+	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(scenes), "RULES", path, 1)), 0o600))
+	out, err := exec.Command(promtool, "test", "rules", file).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
