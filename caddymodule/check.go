@@ -27,7 +27,7 @@ gateway that runs. A running gateway is no hindrance and is not disturbed.
 Secrets are looked up in the environment of this command, and files as its user. Run
 it as the gateway runs:
 
-	$ sudo -u caddy caddy wxgate check --config /etc/caddy/Caddyfile --envfile /etc/caddy/env
+	$ sudo -u wxgate caddy wxgate check --config /etc/wxgate/Caddyfile --envfile /etc/wxgate/environment
 
 WeChat is asked about each mini program with a made-up code. It answers 40029,
 invalid code, when it accepts the appid and the secret.

@@ -21,7 +21,7 @@ func (d *doctor) checkSecret(subject, what, raw string) (secret string, ok bool)
 	secret, written, err := resolveSecret(raw)
 	if err != nil {
 		d.fault(subject, fmt.Sprintf("%s: %v", what, err),
-			"set it where the gateway is started (systemctl edit caddy: Environment=NAME=value); if it is set there, give this command the same environment with --envfile, or run it as the gateway's user")
+			"set it where the gateway is started (with docs/install/wxgate.service: in /etc/wxgate/environment); if it is set there, give this command the same environment with --envfile, or run it as the gateway's user")
 		return "", false
 	}
 	if written {
@@ -85,7 +85,7 @@ func (d *doctor) checkKeyFile(path string) [][]byte {
 		d.ok(subjectKey, "%s will be made at the first start", path)
 		return nil
 	case errors.Is(err, fs.ErrPermission):
-		d.warn(subjectKey, fmt.Sprintf("%s cannot be read by this user", path), "run this command as the gateway's user: sudo -u caddy caddy wxgate check …")
+		d.warn(subjectKey, fmt.Sprintf("%s cannot be read by this user", path), "run this command as the gateway's user: sudo -u wxgate caddy wxgate check …")
 		return nil
 	case err != nil:
 		d.fault(subjectKey, fmt.Sprintf("reading %s: %v", path, err), "restore the file from your backup")

@@ -72,7 +72,7 @@ func (d *doctor) checkBadger(b *BadgerStore) bool {
 		return false
 	case !ownedByUs(info):
 		d.warn(subject, "it belongs to another user, so it is not opened: files that this user makes in it could keep the gateway from starting",
-			"run this command as that user: sudo -u caddy caddy wxgate check …")
+			"run this command as that user: sudo -u wxgate caddy wxgate check …")
 		return false
 	}
 	if !b.StoreExists() {

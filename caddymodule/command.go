@@ -37,7 +37,7 @@ To see the whole thing at work in a sandbox, without any configuration:
 
 Is everything as it should be? What is wrong, and what is to be done?
 
-	$ caddy wxgate check --config /etc/caddy/Caddyfile
+	$ caddy wxgate check --config /etc/wxgate/Caddyfile
 
 The commands stats, user, revoke and backup speak with a running gateway through
 Caddy's admin endpoint, by default at localhost:2019; give another one with

@@ -115,9 +115,9 @@ Makes a store directory of a backup, for a gateway that is not running. The
 directory must be empty or absent; by default the gateway's is wxgate/sessions in
 Caddy's data directory. Run it as the user that the gateway runs as:
 
-	$ systemctl stop caddy
-	$ sudo -u caddy caddy wxgate restore sessions.backup --dir /var/lib/caddy/.local/share/caddy/wxgate/sessions
-	$ systemctl start caddy
+	$ systemctl stop wxgate
+	$ sudo -u wxgate caddy wxgate restore sessions.backup --dir /var/lib/wxgate/.local/share/caddy/wxgate/sessions
+	$ systemctl start wxgate
 
 The gateway needs the encryption key that it had when the backup was made. Sessions
 that were revoked after the backup are alive again.`,

@@ -43,9 +43,9 @@ Stop the gateway first: what it changes behind the copy is lost, a revocation to
 The target must be empty, or hold a part of the same copy: a migration that was
 interrupted may be run again.
 
-	$ systemctl stop caddy
-	$ sudo -u caddy caddy wxgate migrate --from badger:/var/lib/caddy/.local/share/caddy/wxgate/sessions --to redis://127.0.0.1:6379
-	$ systemctl start caddy    # with store redis and encryption_key in the Caddyfile`,
+	$ systemctl stop wxgate
+	$ sudo -u wxgate caddy wxgate migrate --from badger:/var/lib/wxgate/.local/share/caddy/wxgate/sessions --to redis://127.0.0.1:6379
+	$ systemctl start wxgate    # with store redis and encryption_key in the Caddyfile`,
 		Args: arguments(0),
 		RunE: run(runMigrate),
 	}
