@@ -90,6 +90,7 @@ func open(ctx context.Context, opts Options) (_ *Store, err error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
+	warnOfLacks(dir, log)
 	lock, err := lockDir(dir)
 	if err != nil {
 		return nil, err
