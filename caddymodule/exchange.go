@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
@@ -22,10 +23,11 @@ type exchange struct {
 	app     *App
 	codes   *usedCodes
 	flights singleflight.Group
+	unsent  rate.Sometimes
 }
 
 func newExchange(a *App) *exchange {
-	return &exchange{app: a, codes: takeUsedCodes()}
+	return &exchange{app: a, codes: takeUsedCodes(), unsent: rate.Sometimes{First: 1, Interval: troubleInterval}}
 }
 
 func (x *exchange) close() { _, _ = stores.Delete(codesName) }
@@ -95,8 +97,16 @@ func (x *exchange) report(appID string, err error) {
 	if !ok || toAnswer(err).status < http.StatusInternalServerError {
 		return
 	}
-	x.app.logger.Error("exchange with WeChat failed",
-		append(wechatFields(wx), zap.String("appid", appID), zap.String("result", string(wx.Kind)))...)
+	tell := func() {
+		x.app.logger.Error("exchange with WeChat failed",
+			append(wechatFields(wx), zap.String("appid", appID), zap.String("result", string(wx.Kind)))...)
+	}
+	if wx.Sent {
+		tell()
+		return
+	}
+	// Nothing was sent: it is one and the same trouble that every login meets.
+	x.unsent.Do(tell)
 }
 
 // wechatFields are what the log says of WeChat's answer: its support asks for
