@@ -201,6 +201,12 @@ func TestDoctorNamesFaultAndFix(t *testing.T) {
 			change: []string{"wxgate {\n\t\tpublic /static/*\n\t}", ""},
 			status: faulty, want: []string{"nothing is guarded", "directive `wxgate`"},
 		},
+		"a gate that sites share, too wide": {
+			change: []string{
+				"http://$LISTEN {\n\twxgate {\n\t\tpublic /static/*\n\t}", "&(gate) {\n\twxgate {\n\t\tpublic *\n\t}\n}\nhttp://$LISTEN {\n\tinvoke gate",
+			},
+			status: faulty, want: []string{"site &(gate)", "covers the login path"},
+		},
 		"a mistyped option": {
 			change: []string{"public", "pubic"},
 			status: faulty, want: []string{"configuration", `unrecognized option "pubic", at `, "Caddyfile:21"},

@@ -36,13 +36,17 @@ func (d *doctor) sites() []site {
 	for _, name := range slices.Sorted(maps.Keys(app.Servers)) {
 		server := app.Servers[name]
 		for _, route := range server.Routes {
-			sites = append(sites, routeSites(server, route)...)
+			sites = append(sites, routeSites(siteName(server, route), server, route)...)
+		}
+		// Those of `invoke`, which several sites may share.
+		for _, name := range slices.Sorted(maps.Keys(server.NamedRoutes)) {
+			sites = append(sites, routeSites("&("+name+")", server, *server.NamedRoutes[name])...)
 		}
 	}
 	return sites
 }
 
-func routeSites(server *caddyhttp.Server, route caddyhttp.Route) []site {
+func routeSites(name string, server *caddyhttp.Server, route caddyhttp.Route) []site {
 	gates := handlersIn(route.HandlersRaw, "wxgate")
 	if len(gates) == 0 {
 		return nil
@@ -50,7 +54,7 @@ func routeSites(server *caddyhttp.Server, route caddyhttp.Route) []site {
 	upstreams := upstreamsIn(route.HandlersRaw)
 	var sites []site
 	for _, raw := range gates {
-		s := site{name: siteName(server, route), server: server, handler: new(Handler), upstreams: upstreams}
+		s := site{name: name, server: server, handler: new(Handler), upstreams: upstreams}
 		dec := json.NewDecoder(bytes.NewReader(raw))
 		dec.DisallowUnknownFields()
 		s.err = dec.Decode(s.handler)
