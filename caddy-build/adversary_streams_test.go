@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -303,17 +304,26 @@ func TestStreamsOutliveReloadsAndStillEnd(t *testing.T) {
 	ends(t, "the upstream's stream", gone)
 }
 
-// A stream that is ended spoils its connection, so nobody may use it again:
-// behind a proxy it would be somebody else.
-func TestEndedConnectionIsNotUsedAgain(t *testing.T) {
+// Ending a request spoils its connection, so nobody may use it again: behind a
+// proxy it would be somebody else.
+func TestConnectionOfAnEndedRequestIsClosed(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond})
 	newStreams(g)
-	token := g.Login("alice").Token
-	stream, err := g.OpenH1(gatewaytest.RawRequest{Path: "/events", Header: []string{gatewaytest.Token(token)}})
-	require.NoError(t, err)
-	defer stream.Close()
-	requireBegin(t, stream)
-	requireLogout(t, g, token)
-	_, err = io.Copy(io.Discard, stream)
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "the connection is closed within the answer")
+	for _, path := range []string{"/events", "/silent"} {
+		token := g.Login("alice").Token
+		conn, err := net.Dial("tcp", g.Addr)
+		require.NoError(t, err)
+		defer conn.Close()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(endsWithin)))
+		_, err = io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: "+g.Addr+"\r\n"+gatewaytest.Token(token)+"\r\n\r\n")
+		require.NoError(t, err)
+		g.Eventually(func() bool { return upstreamHas(g, path) }, "the upstream has the request")
+		requireLogout(t, g, token)
+		answer, err := io.ReadAll(conn)
+		require.NoError(t, err, "the gateway hangs up")
+		if path == "/silent" {
+			require.Empty(t, answer)
+		}
+		require.NotContains(t, string(answer), "\r\n0\r\n", "as if it were complete")
+	}
 }
