@@ -236,7 +236,7 @@ func TestEveryCaddyfileOptionIsExplained(t *testing.T) {
 		}
 		kind, named := lit.Type.(*ast.Ident)
 		_, mapped := lit.Type.(*ast.MapType)
-		if !(named && kind.Name == "options") && !mapped {
+		if (!named || kind.Name != "options") && !mapped {
 			return
 		}
 		for _, element := range lit.Elts {
