@@ -81,7 +81,7 @@ func replayFastCGIAlias(t *testing.T, _ *stage) {
 	require.NoError(t, err)
 	seen := make(chan http.Header, 1)
 	go func() {
-		_ = fcgi.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = fcgi.Serve(listener, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			seen <- r.Header
 		}))
 	}()

@@ -77,7 +77,7 @@ func replayRandomness(t *testing.T, s *stage) {
 	}
 }
 
-func replayCacheConfusion(t *testing.T, s *stage) {
+func replayCacheConfusion(t *testing.T, _ *stage) {
 	g := gatewaytest.New(t)
 	other := gatewaytest.FreeAddr(t)
 	g.Run(gatewaytest.Config{

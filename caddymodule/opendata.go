@@ -167,7 +167,11 @@ func parseObject(body []byte) (object jsonObject, isObject bool, err error) {
 		return object, false, errNotJSON
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
-	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
+	start, err := dec.Token()
+	if err != nil {
+		return object, false, errNotJSON
+	}
+	if start != json.Delim('{') {
 		return object, false, nil
 	}
 	for dec.More() {

@@ -74,8 +74,9 @@ func (l *loginRate) take(r *http.Request) error {
 	if l.buckets == nil {
 		return nil
 	}
-	address, err := netip.ParseAddr(clientIP(r))
-	if err != nil {
+	// The zero address, which is not valid, stands for none.
+	address, _ := netip.ParseAddr(clientIP(r))
+	if !address.IsValid() {
 		return nil
 	}
 	prefix := addressPrefix(address)

@@ -200,7 +200,7 @@ func checkExpected(server *caddyhttp.Server, headers []string) error {
 			}
 		}
 		if len(dropped) > 0 {
-			return fmt.Errorf("Caddy drops the header %s before this site sees it, because its name has %q in it; "+
+			return fmt.Errorf("the header %s is dropped by Caddy before this site sees it, because its name has %q in it; "+
 				"the global options must say:\n\tservers {\n\t\t%s %s\n\t}",
 				strings.Join(dropped, ", "), sign.in, sign.option, strings.Join(slices.Concat(sign.expected, dropped), " "))
 		}

@@ -3,27 +3,23 @@ package session
 import (
 	"encoding/binary"
 	"errors"
-	"math"
 )
 
 // errMalformed says that a record opened but is not one that this version
 // writes. A newer version may have written it, so it is never deleted.
 var errMalformed = errors.New("a stored record has an unknown form")
 
-// Records are written as fixed-width big-endian numbers and strings behind a
+// Records are written as fixed-width big-endian numbers and names behind a
 // two-byte length. There is one way to write a record, so a reader can be
 // strict: whatever it accepts, encoding gives back byte for byte.
 
-func appendString(b []byte, s string) []byte {
+func appendBytes[T string | []byte](b []byte, s T) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
 }
 
 func appendTime(b []byte, t int64) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(t))
 }
-
-// maxString is the longest string a record can hold.
-const maxString = math.MaxUint16
 
 // A fieldReader takes fields off the front of a record. After the first one
 // that is not there it only returns zero values, so that callers check once.
@@ -70,7 +66,7 @@ func (r *fieldReader) hash() (h hash) {
 	return h
 }
 
-func (r *fieldReader) string() string { return string(r.take(int(r.uint16()))) }
+func (r *fieldReader) bytes() []byte { return r.take(int(r.uint16())) }
 
 // end returns errMalformed unless every field was there and nothing is left.
 func (r *fieldReader) end() error {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -59,8 +60,8 @@ func (m *Manager) Create(ctx context.Context, login Login) (Created, error) {
 			created: now,
 			seen:    now,
 			expires: now + m.lifetime,
-			appID:   login.AppID,
-			openID:  login.OpenID,
+			appID:   []byte(login.AppID),
+			openID:  []byte(login.OpenID),
 		},
 	}
 	if err := a.prepare(ctx); err != nil {
@@ -72,7 +73,7 @@ func (m *Manager) Create(ctx context.Context, login Login) (Created, error) {
 	}
 	return Created{
 		Token:   token,
-		Session: m.newSession(h, &a.record, a.user),
+		Session: m.newSession(h, &a.record, []byte(a.user.unionID)),
 		Ended:   ids(a.ended),
 	}, nil
 }
@@ -225,12 +226,13 @@ func (a *admission) admit(old []byte) ([]byte, time.Duration, error) {
 			live = append(live, s)
 		}
 	}
-	slices.SortStableFunc(live, func(x, y listedSession) int { return int(min(1, max(-1, x.created-y.created))) })
+	slices.SortStableFunc(live, func(x, y listedSession) int { return cmp.Compare(x.created, y.created) })
 	if over := len(live) + 1 - m.cap(); over > 0 {
 		a.ended = slices.Clone(live[:over])
 		live = live[over:]
 	}
-	user.sessions = append(live, listedSession{hash: a.hash, created: a.record.created, expires: a.record.expires})
+	live = append(live, listedSession{hash: a.hash, created: a.record.created, expires: a.record.expires})
+	user.sessions = live
 	a.user = user
 	return m.sealer.seal(userKey(a.record.user), user.encode()), m.userTTL(user), nil
 }
@@ -292,5 +294,9 @@ func (m *Manager) decodeUser(key string, value []byte) (*userRecord, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnopened, err)
 	}
-	return decodeUser(plain)
+	view, err := viewUser(plain)
+	if err != nil {
+		return nil, err
+	}
+	return view.record(), nil
 }

@@ -504,9 +504,9 @@ func TestSyncBeforeAcknowledgement(t *testing.T) {
 		require.NotContains(t, calls[:len(calls)-1], "sync ", name)
 	}
 	net.taken()
-	created, err := f.Create(t.Context(), sessiontest.Login("oAlice"))
+	_, err := f.Create(t.Context(), sessiontest.Login("oAlice"))
 	check("create", err)
-	created, err = f.Create(t.Context(), sessiontest.Login("oAlice"))
+	created, err := f.Create(t.Context(), sessiontest.Login("oAlice"))
 	check("create over the cap", err)
 	_, err = f.End(t.Context(), created.Token)
 	check("end", err)
