@@ -13,7 +13,7 @@ import (
 func FuzzRecord(f *testing.F) {
 	session := sessionRecord{
 		user: hash{1}, store: 2, generation: 3, created: 4, seen: 5, expires: 6,
-		appID: "wx0123456789abcdef", openID: "oAlice",
+		appID: []byte("wx0123456789abcdef"), openID: []byte("oAlice"),
 	}
 	user := userRecord{
 		appID: "wx0123456789abcdef", openID: "oAlice", unionID: "uAlice", generation: 7,
@@ -30,8 +30,8 @@ func FuzzRecord(f *testing.F) {
 		} else {
 			require.ErrorIs(t, err, errMalformed)
 		}
-		if r, err := decodeUser(b); err == nil {
-			require.Equal(t, b, r.encode())
+		if v, err := viewUser(b); err == nil {
+			require.Equal(t, b, v.record().encode())
 		} else {
 			require.ErrorIs(t, err, errMalformed)
 		}

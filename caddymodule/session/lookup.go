@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -57,7 +58,7 @@ func (m *Manager) find(ctx context.Context, h hash, now int64) (*Session, error)
 
 // expired decides from what is known of the session, never from the store.
 func (m *Manager) expired(s *Session, now int64) bool {
-	return now >= s.expires || now >= s.seen.Load()+m.idleTimeout
+	return now >= s.Expires.UnixNano() || now >= s.seen.Load()+m.idleTimeout
 }
 
 // read reads a session from the store. Its versions are taken before each
@@ -95,7 +96,7 @@ func (m *Manager) read(ctx context.Context, h hash, now int64) (*Session, error)
 		return nil, ErrInvalid
 	}
 
-	s := m.newSession(h, &record, user)
+	s := m.newSession(h, &record, user.unionID)
 	s.oldKey = oldSession
 	s.read, s.versions = now, versions
 	if oldUser {
@@ -104,21 +105,27 @@ func (m *Manager) read(ctx context.Context, h hash, now int64) (*Session, error)
 	return s, nil
 }
 
-// newSession makes what callers see of the two records.
-func (m *Manager) newSession(h hash, r *sessionRecord, u *userRecord) *Session {
+// newSession makes what callers see of the two records. There may be 100,000 of
+// them in memory, so the names share one allocation, and appids one for all.
+func (m *Manager) newSession(h hash, r *sessionRecord, unionID []byte) *Session {
+	names := make([]byte, 0, 128)
+	names = hex.AppendEncode(names, h[:idBytes])
+	id := len(names)
+	names = append(names, r.openID...)
+	open := len(names)
+	names = append(names, unionID...)
+	all := string(names)
 	s := &Session{
-		ID:         h.id(),
-		AppID:      u.appID,
-		OpenID:     u.openID,
-		UnionID:    u.unionID,
+		ID:         all[:id],
+		AppID:      m.appIDs.intern(r.appID),
+		OpenID:     all[id:open],
+		UnionID:    all[open:],
 		Created:    time.Unix(0, r.created).UTC(),
+		Expires:    time.Unix(0, m.endOf(r)).UTC(),
 		hash:       h,
 		user:       r.user,
 		generation: r.generation,
-		created:    r.created,
-		expires:    m.endOf(r),
 	}
-	s.Expires = time.Unix(0, s.expires).UTC()
 	s.seen.Store(r.seen)
 	s.written.Store(r.seen)
 	return s
@@ -154,23 +161,23 @@ func (m *Manager) readSession(ctx context.Context, h hash) (sessionRecord, bool,
 
 // readUser reads and opens a user record. The error is ErrNoSuchUser if there
 // is none, and ErrInvalid if it is sealed with a key that is not configured.
-func (m *Manager) readUser(ctx context.Context, h hash) (*userRecord, bool, error) {
+func (m *Manager) readUser(ctx context.Context, h hash) (userView, bool, error) {
 	key := userKey(h)
 	value, err := m.calls.get(ctx, key)
 	if errors.Is(err, ErrNotFound) {
-		return nil, false, ErrNoSuchUser
+		return userView{}, false, ErrNoSuchUser
 	}
 	if err != nil {
-		return nil, false, err
+		return userView{}, false, err
 	}
 	plain, old, err := m.openRecord(ctx, key, value)
 	if err != nil {
-		return nil, false, err
+		return userView{}, false, err
 	}
-	user, err := decodeUser(plain)
+	user, err := viewUser(plain)
 	if err != nil {
 		m.reporter.tell(eventMalformed, err)
-		return nil, false, err
+		return userView{}, false, err
 	}
 	return user, old, nil
 }

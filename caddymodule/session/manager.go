@@ -14,7 +14,7 @@ import (
 const (
 	DefaultIdleTimeout = 72 * time.Hour
 	DefaultLifetime    = 30 * 24 * time.Hour
-	DefaultCacheSize   = 100_000
+	DefaultCacheSize   = 64 << 10
 )
 
 // Config says how a Manager keeps sessions.
@@ -43,7 +43,7 @@ type Config struct {
 	// which lists at most 4096.
 	MaxPerUser int
 
-	// CacheSize is how many opened sessions are kept in memory, at about 400
+	// CacheSize is how many opened sessions are kept in memory, at about 350
 	// bytes each, if the Store is an Observer. Default DefaultCacheSize.
 	CacheSize int
 
@@ -75,6 +75,7 @@ type Manager struct {
 	lifetime    int64 // nanoseconds
 	maxPerUser  int
 	meta        atomic.Pointer[knownMeta]
+	appIDs      names
 
 	mu       sync.Mutex
 	closed   bool

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -28,8 +29,8 @@ type sessionRecord struct {
 	created    int64
 	seen       int64 // last use, as last written
 	expires    int64 // the absolute end
-	appID      string
-	openID     string
+	appID      []byte
+	openID     []byte
 }
 
 func (r *sessionRecord) encode() []byte {
@@ -41,8 +42,8 @@ func (r *sessionRecord) encode() []byte {
 	b = appendTime(b, r.created)
 	b = appendTime(b, r.seen)
 	b = appendTime(b, r.expires)
-	b = appendString(b, r.appID)
-	return appendString(b, r.openID)
+	b = appendBytes(b, r.appID)
+	return appendBytes(b, r.openID)
 }
 
 func decodeSession(b []byte) (sessionRecord, error) {
@@ -57,8 +58,8 @@ func decodeSession(b []byte) (sessionRecord, error) {
 		created:    in.time(),
 		seen:       in.time(),
 		expires:    in.time(),
-		appID:      in.string(),
-		openID:     in.string(),
+		appID:      in.bytes(),
+		openID:     in.bytes(),
 	}
 	return r, in.end()
 }
@@ -98,12 +99,12 @@ func (r *userRecord) encode() []byte {
 		len(r.sessions)*listedSize)
 	b = append(b, recordVersion)
 	b = binary.BigEndian.AppendUint64(b, r.generation)
-	b = appendString(b, r.appID)
-	b = appendString(b, r.openID)
-	b = appendString(b, r.unionID)
-	b = appendString(b, r.key)
+	b = appendBytes(b, r.appID)
+	b = appendBytes(b, r.openID)
+	b = appendBytes(b, r.unionID)
+	b = appendBytes(b, r.key)
 	b = appendTime(b, r.keyed)
-	b = appendString(b, r.previous)
+	b = appendBytes(b, r.previous)
 	b = appendTime(b, r.replaced)
 	for _, s := range r.sessions {
 		b = append(b, s.hash[:]...)
@@ -113,41 +114,62 @@ func (r *userRecord) encode() []byte {
 	return b
 }
 
-func decodeUser(b []byte) (*userRecord, error) {
-	in := fieldReader{rest: b}
-	if in.uint8() != recordVersion {
-		return nil, errMalformed
-	}
-	r := &userRecord{
-		generation: in.uint64(),
-		appID:      in.string(),
-		openID:     in.string(),
-		unionID:    in.string(),
-		key:        in.string(),
-		keyed:      in.time(),
-		previous:   in.string(),
-		replaced:   in.time(),
-	}
-	if n := len(in.rest) / listedSize; n > 0 {
-		r.sessions = make([]listedSession, 0, n)
-	}
-	for len(in.rest) > 0 && !in.bad {
-		r.sessions = append(r.sessions, listedSession{hash: in.hash(), created: in.time(), expires: in.time()})
-	}
-	if err := in.end(); err != nil {
-		return nil, err
-	}
-	return r, nil
+// A userView is a user record where it lies: a look-up only has to know that
+// the session is listed.
+type userView struct {
+	generation             uint64
+	appID, openID, unionID []byte
+	key, previous          []byte
+	keyed, replaced        int64
+	sessions               []byte // listedSize each
 }
 
-// lists reports whether the session is live as far as its user's record
-// decides: it is the same user and generation, and it is in the list.
-func (r *userRecord) lists(s *sessionRecord, h hash) bool {
-	if r.appID != s.appID || r.openID != s.openID || r.generation != s.generation {
+func viewUser(b []byte) (userView, error) {
+	in := fieldReader{rest: b}
+	if in.uint8() != recordVersion {
+		return userView{}, errMalformed
+	}
+	v := userView{
+		generation: in.uint64(),
+		appID:      in.bytes(),
+		openID:     in.bytes(),
+		unionID:    in.bytes(),
+		key:        in.bytes(),
+		keyed:      in.time(),
+		previous:   in.bytes(),
+		replaced:   in.time(),
+	}
+	v.sessions = in.take(len(in.rest) / listedSize * listedSize)
+	return v, in.end()
+}
+
+// record returns a copy of what the view shows, to be changed.
+func (v *userView) record() *userRecord {
+	r := &userRecord{
+		appID:      string(v.appID),
+		openID:     string(v.openID),
+		unionID:    string(v.unionID),
+		generation: v.generation,
+		key:        string(v.key),
+		keyed:      v.keyed,
+		previous:   string(v.previous),
+		replaced:   v.replaced,
+	}
+	in := fieldReader{rest: v.sessions}
+	for len(in.rest) > 0 {
+		r.sessions = append(r.sessions, listedSession{hash: in.hash(), created: in.time(), expires: in.time()})
+	}
+	return r
+}
+
+// lists reports whether a session is live as far as its user's record decides:
+// it is the same user and generation, and it is in the list.
+func (v *userView) lists(s *sessionRecord, h hash) bool {
+	if v.generation != s.generation || !bytes.Equal(v.appID, s.appID) || !bytes.Equal(v.openID, s.openID) {
 		return false
 	}
-	for i := range r.sessions {
-		if r.sessions[i].hash == h {
+	for rest := v.sessions; len(rest) > 0; rest = rest[listedSize:] {
+		if hash(rest[:len(h)]) == h {
 			return true
 		}
 	}

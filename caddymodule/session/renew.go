@@ -110,11 +110,11 @@ func (m *Manager) reseal(ctx context.Context, key string) error {
 		}
 		var ttl time.Duration // meta stays for ever
 		if key != metaKey {
-			user, err := decodeUser(plain)
+			user, err := viewUser(plain)
 			if err != nil {
 				return nil, 0, err
 			}
-			ttl = m.userTTL(user)
+			ttl = m.userTTL(user.record())
 		}
 		return m.sealer.seal(key, plain), ttl, nil
 	})

@@ -48,13 +48,11 @@ type Session struct {
 	hash       hash
 	user       hash // of the user's record
 	generation uint64
-	created    int64
-	expires    int64         // as Expires, but for the current policy
 	seen       atomic.Int64  // last use that this process knows of
 	written    atomic.Int64  // last use in the store
-	oldKey     bool          // a record is sealed with an old key
 	read       int64         // when the store was read
 	versions   cacheVersions // what was read then
+	oldKey     bool          // the record is sealed with an old key
 	attached   atomic.Value
 }
 

@@ -26,10 +26,10 @@ func (m *Manager) User(ctx context.Context, appID, openID string) (*User, error)
 	if err != nil {
 		return nil, err
 	}
-	user := &User{AppID: record.appID, OpenID: record.openID, UnionID: record.unionID}
+	user := &User{AppID: string(record.appID), OpenID: string(record.openID), UnionID: string(record.unionID)}
 	now := m.clock.read()
-	for _, listed := range record.sessions {
-		s, err := m.readSessionOf(ctx, record, listed.hash)
+	for _, listed := range record.record().sessions {
+		s, err := m.readSessionOf(ctx, &record, listed.hash)
 		if errors.Is(err, ErrInvalid) {
 			continue
 		}
@@ -44,7 +44,7 @@ func (m *Manager) User(ctx context.Context, appID, openID string) (*User, error)
 			ID:       s.ID,
 			Created:  s.Created,
 			LastSeen: time.Unix(0, seen).UTC(),
-			Expires:  time.Unix(0, min(s.expires, seen+m.idleTimeout)).UTC(),
+			Expires:  time.Unix(0, min(s.Expires.UnixNano(), seen+m.idleTimeout)).UTC(),
 		})
 	}
 	slices.SortStableFunc(user.Sessions, func(a, b UserSession) int { return a.Created.Compare(b.Created) })
@@ -52,7 +52,7 @@ func (m *Manager) User(ctx context.Context, appID, openID string) (*User, error)
 }
 
 // readSessionOf reads a session of a user whose record was read.
-func (m *Manager) readSessionOf(ctx context.Context, user *userRecord, h hash) (*Session, error) {
+func (m *Manager) readSessionOf(ctx context.Context, user *userView, h hash) (*Session, error) {
 	record, _, err := m.readSession(ctx, h)
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func (m *Manager) readSessionOf(ctx context.Context, user *userRecord, h hash) (
 	if !user.lists(&record, h) {
 		return nil, ErrInvalid
 	}
-	return m.newSession(h, &record, user), nil
+	return m.newSession(h, &record, user.unionID), nil
 }
 
 // SessionKeys returns WeChat's session_keys of the user of a live session,
@@ -74,14 +74,15 @@ func (m *Manager) SessionKeys(ctx context.Context, s *Session) (keys []string, e
 	if err != nil {
 		return nil, err
 	}
-	if !record.lists(&sessionRecord{appID: s.AppID, openID: s.OpenID, generation: s.generation}, s.hash) {
+	of := &sessionRecord{appID: []byte(s.AppID), openID: []byte(s.OpenID), generation: s.generation}
+	if !record.lists(of, s.hash) {
 		return nil, ErrInvalid
 	}
-	if record.key != "" {
-		keys = append(keys, record.key)
+	if len(record.key) > 0 {
+		keys = append(keys, string(record.key))
 	}
-	if record.previous != "" && m.clock.read()-record.replaced < int64(previousKeyFor) {
-		keys = append(keys, record.previous)
+	if len(record.previous) > 0 && m.clock.read()-record.replaced < int64(previousKeyFor) {
+		keys = append(keys, string(record.previous))
 	}
 	return keys, nil
 }

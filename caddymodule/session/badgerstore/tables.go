@@ -34,7 +34,7 @@ func tableName(number uint64) string { return fmt.Sprintf("%06d%s", number, tabl
 // verifyFor is how long opening a store may take to verify tables, newest
 // first. The rest is verified in the background: at 10^7 sessions there are
 // 3 GB of them.
-const verifyFor = time.Second
+const verifyFor = time.Second / 2
 
 // verifyTables verifies that tables are as they were written. It returns those
 // that it had no time for.
