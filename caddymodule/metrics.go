@@ -52,8 +52,9 @@ type metrics struct {
 	storeDuration *prometheus.HistogramVec
 	storeErrors   *prometheus.CounterVec
 
-	// The counters of the hot path, looked up once.
+	// The series of the hot path, looked up once.
 	allowed, public, missing, invalid, unavailable prometheus.Counter
+	storeDurations                                 map[string]prometheus.Observer // by op
 }
 
 func newMetrics() *metrics {
@@ -86,8 +87,10 @@ func newMetrics() *metrics {
 	for _, reason := range []string{reasonLogout, reasonCap, reasonAdmin} {
 		m.revocations.WithLabelValues(reason)
 	}
+	m.storeDurations = make(map[string]prometheus.Observer)
 	for _, op := range storeOps {
 		m.storeErrors.WithLabelValues(op)
+		m.storeDurations[op] = m.storeDuration.WithLabelValues(op)
 	}
 	m.allowed = m.requests.WithLabelValues(resultAllowed)
 	m.public = m.requests.WithLabelValues(resultPublic)
@@ -120,7 +123,7 @@ func (m *metrics) declare(appID string) {
 }
 
 func (m *metrics) storeCall(op string, took time.Duration, err error) {
-	m.storeDuration.WithLabelValues(op).Observe(took.Seconds())
+	m.storeDurations[op].Observe(took.Seconds())
 	if err != nil {
 		m.storeErrors.WithLabelValues(op).Inc()
 	}
