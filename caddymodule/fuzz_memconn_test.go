@@ -51,9 +51,14 @@ type clientConn struct {
 	changed sync.Cond
 	in      *bytes.Reader
 	out     bytes.Buffer
+	served  bool // a handler runs
 	expired bool // the read deadline has passed
+	tired   bool // the client does not wait any longer
 	closed  bool
 }
+
+// patience is how long a client waits for a handler.
+const patience = 5 * time.Second
 
 func newClientConn(text []byte) *clientConn {
 	c := &clientConn{in: bytes.NewReader(text), done: make(chan struct{})}
@@ -62,8 +67,9 @@ func newClientConn(text []byte) *clientConn {
 }
 
 // Read implements net.Conn. While a handler runs, net/http waits for one byte
-// to notice when the client goes; that read ends only by a deadline. Every
-// other read, of a request or a body that is not complete, finds the end.
+// to notice when the client goes; that read ends by a deadline, or when the
+// client's patience does. Every other read, of a request or a body that is not
+// complete, finds the end.
 func (c *clientConn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,11 +81,33 @@ func (c *clientConn) Read(p []byte) (int, error) {
 			return 0, os.ErrDeadlineExceeded
 		case c.in.Len() > 0:
 			return c.in.Read(p)
-		case len(p) != 1:
+		case len(p) != 1 || !c.served || c.tired:
 			return 0, io.EOF
 		}
+		timer := time.AfterFunc(patience, c.tire)
 		c.changed.Wait()
+		timer.Stop()
 	}
+}
+
+func (c *clientConn) tire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tired = true
+	c.changed.Broadcast()
+}
+
+// serve notes that a handler runs.
+func (c *clientConn) serve(run func()) {
+	c.set(true)
+	defer c.set(false)
+	run()
+}
+
+func (c *clientConn) set(served bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.served = served
 }
 
 // Write implements net.Conn.

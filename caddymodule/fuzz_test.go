@@ -1,8 +1,10 @@
 package caddymodule_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -61,7 +63,6 @@ const fuzzedAppID = "wx0000000000000001"
 
 // A fuzzedGateway is Caddy's real server and proxy, with memory for a network.
 type fuzzedGateway struct {
-	tb       testing.TB
 	clients  *memoryListener
 	upstream *recordingUpstream
 	wechat   *fakewechat.Server
@@ -72,7 +73,6 @@ type fuzzedGateway struct {
 func newFuzzedGateway(tb testing.TB) *fuzzedGateway {
 	tb.Helper()
 	g := &fuzzedGateway{
-		tb:       tb,
 		clients:  newMemoryListener(),
 		upstream: newRecordingUpstream(),
 		wechat:   fakewechat.New(fakewechat.Config{MiniPrograms: map[string]string{fuzzedAppID: "secret"}}),
@@ -94,7 +94,16 @@ func newFuzzedGateway(tb testing.TB) *fuzzedGateway {
 	handler := app.(*caddyhttp.App).Servers["srv0"]
 	require.NotZero(tb, redirectProxies(handler.Routes, g.upstream)*redirectProxies(handler.Errors.Routes, g.upstream))
 
-	server := &http.Server{Handler: handler, MaxHeaderBytes: handler.MaxHeaderBytes, ReadHeaderTimeout: time.Minute}
+	server := &http.Server{
+		MaxHeaderBytes:    handler.MaxHeaderBytes,
+		ReadHeaderTimeout: time.Minute,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, clientKey{}, conn)
+		},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.Context().Value(clientKey{}).(*clientConn).serve(func() { handler.ServeHTTP(w, r) })
+		}),
+	}
 	go func() { _ = server.Serve(g.clients) }()
 	tb.Cleanup(func() {
 		_ = server.Close()
@@ -102,13 +111,16 @@ func newFuzzedGateway(tb testing.TB) *fuzzedGateway {
 		sandbox.Close()
 		_ = os.RemoveAll(dir)
 	})
-	alice, bob, gone := g.login("alice"), g.login("bob"), g.login("gone")
+	alice, bob, gone := g.login(tb, "alice"), g.login(tb, "bob"), g.login(tb, "gone")
 	g.oracle.users[alice] = g.wechat.OpenID(fuzzedAppID, "alice")
 	g.oracle.users[bob] = g.wechat.OpenID(fuzzedAppID, "bob")
-	g.send([]byte("POST /nobody-finds-the-logout HTTP/1.1\r\nHost: a\r\n3rd_session: " + gone + "\r\nContent-Length: 0\r\n\r\n"))
+	g.send(tb, []byte("POST /nobody-finds-the-logout HTTP/1.1\r\nHost: a\r\n3rd_session: "+gone+"\r\nContent-Length: 0\r\n\r\n"))
 	g.names = strings.NewReplacer("$ALICE", alice, "$BOB", bob, "$GONE", gone)
 	return g
 }
+
+// clientKey finds a request's connection in its context.
+type clientKey struct{}
 
 // redirectProxies leads every reverse_proxy below routes to the upstream.
 func redirectProxies(routes caddyhttp.RouteList, upstream *recordingUpstream) int {
@@ -130,29 +142,31 @@ func redirectProxies(routes caddyhttp.RouteList, upstream *recordingUpstream) in
 }
 
 // send lets the gateway read text as it stands and returns what it wrote.
-func (g *fuzzedGateway) send(text []byte) []byte {
+func (g *fuzzedGateway) send(tb testing.TB, text []byte) []byte {
+	tb.Helper()
 	conn := newClientConn(text)
 	g.clients.conns <- conn
 	select {
 	case <-conn.done:
 	case <-time.After(time.Minute):
-		g.tb.Fatalf("the gateway does not come to an end with %q", text)
+		tb.Fatalf("the gateway does not come to an end with %q", text)
 	}
 	return conn.answer()
 }
 
-func (g *fuzzedGateway) login(user string) string {
-	g.tb.Helper()
-	answer := g.post("application/json", `{"code":"`+g.wechat.IssueCode(fuzzedAppID, user)+`"}`)
+func (g *fuzzedGateway) login(tb testing.TB, user string) string {
+	tb.Helper()
+	answer := g.post(tb, "application/json", `{"code":"`+g.wechat.IssueCode(fuzzedAppID, user)+`"}`)
 	_, token, _ := strings.Cut(string(answer), `"3rd_session":"`)
 	token, _, _ = strings.Cut(token, `"`)
-	require.Len(g.tb, token, 43, string(answer))
+	require.Len(tb, token, 43, string(answer))
 	return token
 }
 
-func (g *fuzzedGateway) post(contentType, body string) []byte {
-	return g.send([]byte("POST /login HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: " + contentType +
-		"\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body))
+func (g *fuzzedGateway) post(tb testing.TB, contentType, body string) []byte {
+	tb.Helper()
+	return g.send(tb, []byte("POST /login HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: "+contentType+
+		"\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body))
 }
 
 // FuzzGateway sends arbitrary bytes to the gateway and holds what the upstream
@@ -166,7 +180,7 @@ func FuzzGateway(f *testing.F) {
 	g := newFuzzedGateway(f)
 	f.Fuzz(func(t *testing.T, input []byte) {
 		text := []byte(g.names.Replace(string(input)))
-		g.send(text)
+		g.send(t, text)
 		for _, got := range g.upstream.take() {
 			if wrong := g.oracle.check(text, got); wrong != "" {
 				t.Fatalf("%s\nsent:\n%q\nreceived:\n%q", wrong, input, got.raw)
@@ -228,7 +242,7 @@ func FuzzLogin(f *testing.F) {
 			return // that would be another request
 		}
 		g.wechat.Reset()
-		answer := g.post(contentType, string(body))
+		answer := g.post(t, contentType, string(body))
 		resp, err := http.ReadResponse(newReader(answer), nil)
 		require.NoError(t, err, "%q", answer)
 		text, err := io.ReadAll(resp.Body)
