@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,7 +17,6 @@ import (
 type builtin struct {
 	connections int
 	duration    time.Duration
-	tokens      map[string][]string // by file
 }
 
 func (b *builtin) name() string {
@@ -26,10 +24,11 @@ func (b *builtin) name() string {
 }
 
 func (b *builtin) run(ctx context.Context, t target) (result, error) {
-	tokens, err := b.load(t.tokens)
+	tokens, err := openTokens(t.tokens)
 	if err != nil {
 		return result{}, err
 	}
+	defer tokens.close()
 	ctx, cancel := context.WithTimeout(ctx, b.duration)
 	defer cancel()
 	began := time.Now()
@@ -59,28 +58,13 @@ func (b *builtin) run(ctx context.Context, t target) (result, error) {
 	return r, nil
 }
 
-func (b *builtin) load(file string) ([]string, error) {
-	if file == "" || b.tokens[file] != nil {
-		return b.tokens[file], nil
-	}
-	tokens, err := readTokens(file)
-	if err != nil {
-		return nil, err
-	}
-	if b.tokens == nil {
-		b.tokens = make(map[string][]string)
-	}
-	b.tokens[file] = tokens
-	return tokens, nil
-}
-
 // A client is one connection, with one request at a time.
 type client struct {
 	latencies  []time.Duration
 	unexpected int64
 }
 
-func (c *client) run(ctx context.Context, t target, tokens []string) error {
+func (c *client) run(ctx context.Context, t target, tokens *tokenFile) error {
 	u, err := url.Parse(t.url)
 	if err != nil {
 		return err
@@ -93,8 +77,12 @@ func (c *client) run(ctx context.Context, t target, tokens []string) error {
 	head := requestHead(u.Host)
 	replies := bufio.NewReader(conn)
 	for ctx.Err() == nil {
+		token, err := tokens.any()
+		if err != nil {
+			return err
+		}
 		began := time.Now()
-		if _, err := conn.Write([]byte(head + anyToken(tokens) + "\r\n\r\n")); err != nil {
+		if _, err := conn.Write([]byte(head + token + "\r\n\r\n")); err != nil {
 			return fmt.Errorf("sending a request: %w", err)
 		}
 		resp, err := http.ReadResponse(replies, nil)
@@ -110,18 +98,6 @@ func (c *client) run(ctx context.Context, t target, tokens []string) error {
 		c.latencies = append(c.latencies, time.Since(began))
 	}
 	return nil
-}
-
-func anyToken(tokens []string) string {
-	if len(tokens) > 0 {
-		return tokens[rand.IntN(len(tokens))]
-	}
-	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-	made := make([]byte, 43)
-	for i := range made {
-		made[i] = alphabet[rand.IntN(len(alphabet))]
-	}
-	return string(made)
 }
 
 // percentile sorts the durations.

@@ -61,7 +61,7 @@ const forwardAuth = `
 `
 
 // gate is a site with wxgate in front of the proxy of row a.
-func (h *house) gate(store string) site {
+func (h *house) gate(store string, more ...string) site {
 	return site{
 		options: fmt.Sprintf(`wxgate {
 		miniprogram %s %s
@@ -71,7 +71,8 @@ func (h *house) gate(store string) site {
 			lifetime %s
 		}
 		%s
-	}`, appID, secret, encodedKey(), idleTimeout, lifetime, store),
+		%s
+	}`, appID, secret, encodedKey(), idleTimeout, lifetime, store, strings.Join(more, "\n")),
 		before: "wxgate",
 		next:   tunedProxy,
 	}

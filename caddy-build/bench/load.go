@@ -24,6 +24,7 @@ type settings struct {
 	body        int
 	rows        []string
 	profile     string
+	profiled    string
 	client      string
 }
 
@@ -38,7 +39,8 @@ func (s *settings) parse(args []string) error {
 	flags.IntVar(&s.hot, "hot", 1000, "in the other rows")
 	flags.IntVar(&s.body, "body", 256, "bytes of the upstream's answer")
 	rows := flags.String("rows", "", "only these, by letter, such as a,b,stock; the first one given counts as 1")
-	flags.StringVar(&s.profile, "profile", "", "write a CPU profile of row b under load to this file; for caddy-build/default.pgo")
+	flags.StringVar(&s.profile, "profile", "", "write a CPU profile of one row under load to this file")
+	flags.StringVar(&s.profiled, "profile-row", "b", "which row")
 	flags.StringVar(&s.client, "client", "", "wrk or builtin (default: wrk if it is installed)")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// commands are what the first argument can name. Those that serve are started
-// by the others.
+// commands are what the first argument can name. The last three are
+// started by the others.
 var commands = map[string]func(ctx context.Context, args []string) error{
 	"load":   runLoad,
 	"logins": runLogins,
@@ -18,6 +18,7 @@ var commands = map[string]func(ctx context.Context, args []string) error{
 
 	"serve-upstream": serveUpstream,
 	"serve-auth":     serveAuth,
+	"measure-store":  measureStore,
 }
 
 func main() {

@@ -26,7 +26,7 @@ func (h *house) self(ctx context.Context, name string, args ...string) (address 
 }
 
 // redis starts an empty redis-server without files; nil if there is none.
-func (h *house) redis(ctx context.Context) (p *process, address string, err error) {
+func (h *house) redis(ctx context.Context, more ...string) (p *process, address string, err error) {
 	program, err := exec.LookPath("redis-server")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: redis-server is not installed")
@@ -36,7 +36,8 @@ func (h *house) redis(ctx context.Context) (p *process, address string, err erro
 		return nil, "", err
 	}
 	host, port, _ := strings.Cut(address, ":")
-	p, err = start(ctx, "redis-server", address, nil, program, "--bind", host, "--port", port, "--save", "", "--appendonly", "no")
+	args := append([]string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no"}, more...)
+	p, err = start(ctx, "redis-server", address, nil, program, args...)
 	if err != nil {
 		return nil, "", err
 	}

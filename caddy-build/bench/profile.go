@@ -11,11 +11,11 @@ import (
 	"slices"
 )
 
-// takeProfile loads row b once more and writes what the Go runtime saw of it.
+// takeProfile loads a row once more and writes what the Go runtime saw of it.
 func (h *house) takeProfile(ctx context.Context, rows []*row, generate loader) error {
-	at := slices.IndexFunc(rows, func(r *row) bool { return r.name == "b" })
-	if at < 0 {
-		return errors.New("-profile needs row b")
+	at := slices.IndexFunc(rows, func(r *row) bool { return r.name == h.profiled })
+	if at < 0 || rows[at].proxy[0].admin == "" {
+		return fmt.Errorf("-profile-row: %q is not one of the rows with Caddy", h.profiled)
 	}
 	loaded := make(chan error, 1)
 	go func() {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +36,10 @@ func encodedKey() string { return base64.StdEncoding.EncodeToString(key) }
 
 // openID looks like one of WeChat's.
 func openID(i int) string { return fmt.Sprintf("oBench%022d", i) }
+
+func newLogin(user int) session.Login {
+	return session.Login{AppID: appID, OpenID: openID(user), SessionKey: "AAAAAAAAAAAAAAAAAAAAAA=="}
+}
 
 // A population is a store full of sessions, one for each user.
 type population struct {
@@ -125,9 +127,7 @@ func populate(ctx context.Context, store session.Store, n int, file string) erro
 	for range populators {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				created, err := manager.Create(ctx, session.Login{
-					AppID: appID, OpenID: openID(i), SessionKey: "AAAAAAAAAAAAAAAAAAAAAA==",
-				})
+				created, err := manager.Create(ctx, newLogin(i))
 				if err != nil {
 					cancel(err)
 					return
@@ -141,45 +141,6 @@ func populate(ctx context.Context, store session.Store, n int, file string) erro
 		return fmt.Errorf("making sessions: %w", err)
 	}
 	return writeTokens(file, tokens)
-}
-
-// makeTokens writes n tokens that open no session.
-func makeTokens(file string, n int) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return fmt.Errorf("making tokens: %w", err)
-	}
-	tokens := make([]string, n)
-	for i := range tokens {
-		tokens[i] = anyToken(nil)
-	}
-	return writeTokens(file, tokens)
-}
-
-// writeTokens leaves the whole file or none.
-func writeTokens(file string, tokens []string) error {
-	temporary := file + ".new"
-	err := os.WriteFile(temporary, []byte(strings.Join(tokens, "\n")+"\n"), 0o600)
-	if err == nil {
-		err = os.Rename(temporary, file)
-	}
-	if err != nil {
-		return fmt.Errorf("writing tokens: %w", err)
-	}
-	return nil
-}
-
-func readTokens(file string) ([]string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("reading tokens: %w", err)
-	}
-	defer f.Close()
-	var tokens []string
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		tokens = append(tokens, lines.Text())
-	}
-	return tokens, lines.Err()
 }
 
 // diskUse is what the files below dir occupy, holes not counted.
