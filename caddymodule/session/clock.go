@@ -46,12 +46,17 @@ func newClock(now func() time.Time) *clock {
 func (c *clock) read() int64 {
 	reading := c.now()
 	mark := c.mark.Load()
-	elapsed := max(0, reading.Sub(mark.reading))
-	floor := mark.told + int64(elapsed)
-	wall := reading.UnixNano()
-	told := max(wall, floor)
-	if elapsed >= markEvery || wall-floor >= int64(markDrift) {
+	told, move := mark.tell(reading.UnixNano(), reading.Sub(mark.reading))
+	if move {
 		c.mark.CompareAndSwap(mark, &clockMark{reading: reading, told: told})
 	}
 	return told
+}
+
+// tell returns the time for a reading of the wall clock, so long after the
+// mark, and whether the mark has to move.
+func (m *clockMark) tell(wall int64, elapsed time.Duration) (told int64, move bool) {
+	elapsed = max(0, elapsed)
+	floor := m.told + int64(elapsed)
+	return max(wall, floor), elapsed >= markEvery || wall-floor >= int64(markDrift)
 }

@@ -309,6 +309,42 @@ func TestFilesOfAnotherStore(t *testing.T) {
 	require.ErrorIs(t, err, badgerstore.ErrDamaged)
 }
 
+// Only the newest log may end in the middle of a write. In one that was full
+// before, everything was written, and what follows shows that it was
+// acknowledged.
+func TestOlderLogDamaged(t *testing.T) {
+	good := t.TempDir()
+	p := populate(t, good, true)
+	logs, err := filepath.Glob(filepath.Join(good, "*.mem"))
+	require.NoError(t, err)
+	older := filepath.Base(logs[len(logs)-1])
+	var number int
+	_, err = fmt.Sscanf(older, "%05d.mem", &number)
+	require.NoError(t, err)
+	newer := fmt.Sprintf("%05d.mem", number+1)
+	copyFile(t, filepath.Join(good, older), filepath.Join(good, newer)) // the same writes again do no harm
+
+	for name, damage := range map[string]func(*testing.T, string){
+		"whole":   func(*testing.T, string) {},
+		"flipped": flip(3000),
+		"deleted": func(t *testing.T, path string) { require.NoError(t, os.Remove(path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			copyDir(t, good, dir)
+			damage(t, filepath.Join(dir, older))
+			s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir, SyncWrites: true})
+			if name != "whole" {
+				require.ErrorIs(t, err, badgerstore.ErrDamaged)
+				return
+			}
+			require.NoError(t, err)
+			p.check(t, s)
+			require.NoError(t, s.Close())
+		})
+	}
+}
+
 // A crash in the middle of a write is no damage: nobody was told that it had
 // been done.
 func TestTornWriteIsNoDamage(t *testing.T) {

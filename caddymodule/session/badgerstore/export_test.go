@@ -1,5 +1,10 @@
 package badgerstore
 
+import (
+	"math"
+	"time"
+)
+
 // DuringSync sets what is called between the sync of the disk and its
 // acknowledgement.
 func (s *Store) DuringSync(f func()) {
@@ -21,3 +26,18 @@ func (s *Store) Fail(err error) error { return s.fail(err) }
 
 // MemTableSize is how much is written before the log is changed for a new one.
 const MemTableSize = memTableSize
+
+// Sweep looks once at all keys and deletes those that have expired.
+func (s *Store) Sweep() (expired int, err error) {
+	return new(sweeper).sweep(s, uint64(time.Now().Unix()), math.MaxInt)
+}
+
+// SweepInSteps goes round all keys, so many at a time.
+func (s *Store) SweepInSteps(keys int) (steps int, err error) {
+	var w sweeper
+	for steps = 1; ; steps++ {
+		if _, err := w.sweep(s, 0, keys); err != nil || w.next == nil {
+			return steps, err
+		}
+	}
+}

@@ -32,6 +32,8 @@ func (s *Store) Free() (bytes uint64, ok bool) { return freeBytes(s.dir) }
 // be written any more.
 func (r *room) checkWrite() error { return r.check(writeReserve) }
 
+func (r *room) none() bool { return r.checkWrite() != nil }
+
 func (r *room) check(least uint64) error {
 	if free, ok := freeBytes(r.dir); ok && free < least {
 		return fmt.Errorf("%w: %d MiB are free in %s, at least %d are needed",

@@ -202,8 +202,8 @@ func (s *Store) closeBadger() (err error) {
 	if err := s.db.Close(); err != nil {
 		return err
 	}
-	if s.marker.state.phase != phaseOpen {
-		return nil // it was never in use
+	if s.marker.state.phase != phaseOpen || s.broken.Load() != nil {
+		return nil // it was never in use, or is in no good order
 	}
 	s.marker.state.manifest = manifestSize(s.dir)
 	return s.marker.enter(phaseClosed)

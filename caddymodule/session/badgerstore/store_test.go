@@ -26,5 +26,3 @@ func openForSuite(t testing.TB) (session.Store, func() session.Store) {
 }
 
 func TestStore(t *testing.T) { sessiontest.Run(t, openForSuite) }
-
-func BenchmarkStore(b *testing.B) { sessiontest.Bench(b, openForSuite) }

@@ -1,6 +1,7 @@
 package badgerstore
 
 import (
+	"errors"
 	"sync"
 	"time"
 )
@@ -25,6 +26,7 @@ func (u *upkeep) start(s *Store, later []string) {
 func (u *upkeep) tick(s *Store) {
 	ticker := time.NewTicker(upkeepEvery)
 	defer ticker.Stop()
+	var expired sweeper
 	for {
 		select {
 		case <-u.quit:
@@ -33,7 +35,7 @@ func (u *upkeep) tick(s *Store) {
 		}
 		// Compactions may drop what nobody reads any more.
 		s.db.SetDiscardTs(s.oldestRead())
-		if err := s.syncing.refresh(); err != nil {
+		if err := errors.Join(s.syncing.refresh(), expired.tick(s)); err != nil {
 			s.log.Warn("looking after the session store", "dir", s.dir, "error", err)
 		}
 	}
