@@ -153,7 +153,7 @@ func (s *Stream) addFields(block []byte) error {
 	decode := qpack.NewDecoder().Decode(block)
 	for {
 		field, err := decode()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
