@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -444,4 +445,39 @@ func TestBreakerAndConcurrencyKeepUsersFromWaiting(t *testing.T) {
 	g.Eventually(func() bool {
 		return g.Post("/login", `{"code":"`+g.WeChat.IssueCode(gatewaytest.AppID, "carol")+`"}`).Status == http.StatusOK
 	}, "the breaker closes")
+}
+
+// TestLiveSessionsWhileWeChatHangs logs the latencies; that every request is
+// answered while logins hang is what it asserts.
+func TestLiveSessionsWhileWeChatHangs(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{App: "login_rate off"})
+	token := g.Login("alice").Token
+	client := &http.Client{}
+	measure := func() (p50, p99 time.Duration) {
+		const requests = 500
+		took := make([]time.Duration, requests)
+		for i := range took {
+			start := time.Now()
+			require.Equal(t, http.StatusOK, get(t, client, g.URL+"/", token).Status)
+			took[i] = time.Since(start)
+		}
+		slices.Sort(took)
+		return took[requests/2], took[requests*99/100]
+	}
+	p50, p99 := measure()
+	t.Logf("before: p50 %v, p99 %v", p50, p99)
+
+	g.WeChat.Script(fakewechat.Script{Hold: true, Calls: -1})
+	var group sync.WaitGroup
+	for i := range 64 {
+		group.Go(func() {
+			g.Post("/login", `{"code":"`+g.WeChat.IssueCode(gatewaytest.AppID, "u"+strconv.Itoa(i))+`"}`)
+		})
+	}
+	g.Eventually(func() bool { return len(g.WeChat.Calls()) > 1 }, "logins hang at WeChat")
+	p50, p99 = measure()
+	t.Logf("while 64 logins hang: p50 %v, p99 %v", p50, p99)
+	g.WeChat.Release()
+	g.WeChat.Reset()
+	group.Wait()
 }
