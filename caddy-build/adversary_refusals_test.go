@@ -13,9 +13,8 @@ import (
 
 // A refusal must not say why: whether a token was ever one is nobody's business.
 func TestRefusalsAreAlike(t *testing.T) {
-	g := gatewaytest.New(t)
-	g.RunTLS(gatewaytest.Config{
-		App: "miniprogram " + gatewaytest.OtherAppID + " {env.WX_OTHER_SECRET}\nsession {\nlifetime 5s\nmax_per_user 1\n}",
+	cfg := gatewaytest.Config{
+		App: "miniprogram " + gatewaytest.OtherAppID + " {env.WX_OTHER_SECRET}\nsession {\nmax_per_user 1\n}",
 		Site: "miniprograms " + gatewaytest.AppID + `
 		token_from 3rd_session bearer
 		public /public/*
@@ -23,20 +22,24 @@ func TestRefusalsAreAlike(t *testing.T) {
 	wxgate /other {
 		login /other
 		miniprograms ` + gatewaytest.OtherAppID,
-	})
+	}
+	g := gatewaytest.New(t)
+	shorter := cfg
+	shorter.App = strings.Replace(cfg.App, "session {", "session {\nlifetime 1ms", 1)
+	g.RunTLS(shorter)
 	expired := g.Login("expired").Token
+	out, err := g.Reload(cfg.WithTLS())
+	require.NoError(t, err, out)
+
 	pushedOut := g.Login("pushed-out").Token
 	g.Login("pushed-out")
 	loggedOut := g.Login("logged-out").Token
 	requireLogout(t, g, loggedOut)
 	revoked := g.Login("revoked").Token
-	out, err := g.Try("wxgate", "revoke", g.OpenID("revoked"), "--appid", gatewaytest.AppID, "--address", g.Admin)
-	require.NoError(t, err, out)
-	g.Eventually(func() bool { return g.Get("/", gatewaytest.Token(expired)).Status == http.StatusUnauthorized }, "the first session expires")
+	g.Revoke("revoked")
 	var foreign gatewaytest.Login
 	resp := g.Post("/other", `{"code":"`+g.WeChat.IssueCode(gatewaytest.OtherAppID, "foreign")+`"}`)
 	require.NoError(t, json.Unmarshal([]byte(resp.Body), &foreign), resp.Body)
-	g.Upstream.Take()
 
 	live := g.Login("live").Token
 	lines := map[string]string{

@@ -252,42 +252,71 @@ func TestEndingOneStreamSparesTheOthersOfTheConnection(t *testing.T) {
 }
 
 func TestStreamsEndHoweverTheSessionDoes(t *testing.T) {
-	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond, App: "session {\nidle_timeout 4s\nmax_per_user 1\n}"})
+	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond, App: "session {\nmax_per_user 1\n}"})
 	upstream := newStreams(g)
 	for name, end := range map[string]func(t *testing.T, user, token string){
 		"logout":     func(t *testing.T, _, token string) { requireLogout(t, g, token) },
-		"expiry":     func(*testing.T, string, string) {},
-		"next login": func(_ *testing.T, user, _ string) { g.Login(user) },
-		"revocation": func(t *testing.T, user, _ string) {
-			out, err := g.Try("wxgate", "revoke", g.OpenID(user), "--appid", gatewaytest.AppID, "--address", g.Admin)
-			require.NoError(t, err, out)
-		},
+		"next_login": func(_ *testing.T, user, _ string) { g.Login(user) },
+		"revocation": func(_ *testing.T, user, _ string) { g.Revoke(user) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			token := g.Login(name).Token
-			target := "/events?" + strings.ReplaceAll(name, " ", "")
-			stream, err := g.OpenH1(gatewaytest.RawRequest{Path: target, Header: []string{gatewaytest.Token(token)}})
-			require.NoError(t, err)
-			defer stream.Close()
-			requireBegin(t, stream)
-			end(t, name, token)
-			ends(t, "the client's stream", drain(stream))
-			_, gone := upstream.of(target)
-			ends(t, "the upstream's stream", gone)
+			stream := openEvents(t, g, name)
+			end(t, name, stream.token)
+			stream.requireEnd(t, upstream)
 		})
 	}
+}
+
+func TestStreamsEndWhenTheSessionExpires(t *testing.T) {
+	for name, limit := range map[string]string{"idle timeout": "idle_timeout 5s", "lifetime": "lifetime 5s"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond, App: "session {\n" + limit + "\n}"})
+			upstream := newStreams(g)
+			openEvents(t, g, "alice").requireEnd(t, upstream)
+		})
+	}
+	t.Run("shortened by a reload", func(t *testing.T) {
+		t.Parallel()
+		g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond})
+		upstream := newStreams(g)
+		stream := openEvents(t, g, "alice")
+		out, err := g.Reload(gatewaytest.Config{Site: aSecond, App: "session {\nlifetime 1ms\n}"})
+		require.NoError(t, err, out)
+		stream.requireEnd(t, upstream)
+	})
+}
+
+// A userStream is an open event stream of a user who has just logged in.
+type userStream struct {
+	*gatewaytest.Stream
+	target, token string
+}
+
+func openEvents(t *testing.T, g *gatewaytest.Gateway, user string) userStream {
+	t.Helper()
+	s := userStream{target: "/events?" + user, token: g.Login(user).Token}
+	var err error
+	s.Stream, err = g.OpenH1(gatewaytest.RawRequest{Path: s.target, Header: []string{gatewaytest.Token(s.token)}})
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	requireBegin(t, s)
+	return s
+}
+
+func (s userStream) requireEnd(t *testing.T, upstream *streams) {
+	t.Helper()
+	ends(t, "the client's stream", drain(s))
+	_, gone := upstream.of(s.target)
+	ends(t, "the upstream's stream", gone)
 }
 
 func TestStreamsOutliveReloadsAndStillEnd(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond})
 	upstream := newStreams(g)
-	token := g.Login("alice").Token
-	stream, err := g.OpenH1(gatewaytest.RawRequest{Path: "/events", Header: []string{gatewaytest.Token(token)}})
-	require.NoError(t, err)
-	defer stream.Close()
-	requireBegin(t, stream)
-	events, gone := upstream.of("/events")
+	stream := openEvents(t, g, "alice")
+	events, _ := upstream.of(stream.target)
 
 	for i := range 3 {
 		out, err := g.Reload(gatewaytest.Config{Site: fmt.Sprintf("%s\ninject openid X-OpenID\ninject appid X-App-%d", aSecond, i)})
@@ -299,9 +328,8 @@ func TestStreamsOutliveReloadsAndStillEnd(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, text, string(got))
 	}
-	requireLogout(t, g, token)
-	ends(t, "the client's stream", drain(stream))
-	ends(t, "the upstream's stream", gone)
+	requireLogout(t, g, stream.token)
+	stream.requireEnd(t, upstream)
 }
 
 // Ending a request spoils its connection, so nobody may use it again: behind a

@@ -126,11 +126,16 @@ func (o *openRequests) look() {
 	}
 }
 
-// ended reports whether a session is known to have ended. While the store
+// ended reports whether a session is known to have ended. The configuration
+// that runs now decides: a reload may have shortened sessions. While the store
 // cannot say, a stream that was let in goes on; when the last configuration
 // has closed the store, nobody can ever say, and it ends.
 func (o *openRequests) ended(ctx context.Context, s *session.Session) bool {
-	sessions, err := o.app.sessions()
+	app, err := runningApp()
+	if err != nil {
+		app = o.app
+	}
+	sessions, err := app.sessions()
 	if err != nil {
 		return errors.Is(err, errNotOpen)
 	}

@@ -153,15 +153,20 @@ func (g *Gateway) dial() (net.Conn, error) {
 	return tls.Dial("tcp", g.Addr, g.TLSConfig("http/1.1"))
 }
 
-// RunTLS is Run for a site that has a certificate of Caddy's internal authority
-// and speaks HTTP/1.1, HTTP/2 and HTTP/3. cfg has no Address.
+// WithTLS makes the site of a Config have a certificate of Caddy's internal
+// authority and speak HTTP/1.1, HTTP/2 and HTTP/3. It has no Address.
+func (c Config) WithTLS() Config {
+	c.Address = "https://$LISTEN"
+	c.Next = "tls internal\n" + c.next()
+	c.Options += "\nskip_install_trust\nauto_https disable_redirects"
+	return c
+}
+
+// RunTLS is Run for a Config WithTLS, and trusts its certificate.
 func (g *Gateway) RunTLS(cfg Config) {
 	g.tb.Helper()
-	cfg.Address = "https://$LISTEN"
-	cfg.Next = "tls internal\n" + cfg.next()
-	cfg.Options += "\nskip_install_trust\nauto_https disable_redirects"
 	g.URL = "https://" + g.Addr
-	g.Run(cfg)
+	g.Run(cfg.WithTLS())
 	root := filepath.Join(g.Dir, "data", "caddy", "pki", "authorities", "local", "root.crt")
 	g.Eventually(func() bool {
 		pem, err := os.ReadFile(root)
@@ -175,6 +180,17 @@ func (g *Gateway) RunTLS(cfg Config) {
 		}
 		return err == nil
 	}, "Caddy has the site's certificate")
+}
+
+// Revoke ends all sessions of a user of the first mini program, at the admin
+// endpoint.
+func (g *Gateway) Revoke(user string) {
+	g.tb.Helper()
+	req, err := http.NewRequest(http.MethodDelete, "http://admin/wxgate/users/"+AppID+"/"+g.OpenID(user), nil)
+	require.NoError(g.tb, err)
+	resp, err := ReadResponse(g.AdminClient().Do(req))
+	require.NoError(g.tb, err)
+	require.Less(g.tb, resp.Status, 300, resp.Body)
 }
 
 // TLSConfig trusts Caddy's internal authority and offers one protocol.
