@@ -76,7 +76,7 @@ func TestDoctorNamesFaultAndFix(t *testing.T) {
 		"nothing": {},
 		"the server does not expect the header": {
 			change: []string{"expected_underscore_headers 3rd_session", ""},
-			status: faulty, want: []string{"site ", "drops the header 3rd_session", "expected_underscore_headers 3rd_session"},
+			status: faulty, want: []string{"site ", "the header 3rd_session is dropped", "expected_underscore_headers 3rd_session"},
 		},
 		"a secret that is not set": {
 			change: []string{"{env.WX_SECRET}", "{env.NO_SUCH_SECRET}"},
