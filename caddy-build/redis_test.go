@@ -15,7 +15,9 @@ import (
 // onRedis is a gateway's configuration with sessions at addresses; options are
 // the lines of the store's block. The timeout is for a machine that is busy.
 func onRedis(addresses, options string) gatewaytest.Config {
-	options += "\ntimeout 3s"
+	if !strings.Contains(options, "timeout") {
+		options += "\ntimeout 3s"
+	}
 	return gatewaytest.Config{App: "login_rate off\nencryption_key {env.WXGATE_KEY}\nstore redis " + addresses + " {\n" + options + "\n}",
 		Env: []string{"WXGATE_KEY=" + someKey, "REDIS_PASSWORD=redis-canary"}}
 }
@@ -86,7 +88,7 @@ func TestSentinelFailover(t *testing.T) {
 
 func TestRedisTrouble(t *testing.T) {
 	redis := redistest.Start(t)
-	cfg := onRedis(redis.Addr, "")
+	cfg := onRedis(redis.Addr, "timeout 1s") // shorter than the pause below
 	a, b := gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg)
 	redis.Do(t, "config", "set", "save", "")
 	for _, tc := range []struct {
