@@ -10,11 +10,12 @@ import (
 // no decryption and no decoding.
 //
 // It is a fixed table of small sets; a session can only be in the set that its
-// hash names, and a full set gives up the one that was used longest ago. We
-// looked at otter v2, which this replaces: its entries cost about 150 bytes
-// beside the value, where this costs 12, and it has goroutines and buffers
-// that every hit writes to, where a hit here only reads. What a general cache
-// could do better, expiry and invalidation, is decided by the versions below.
+// hash names, and a full set gives up the one that was used longest ago, to
+// the packed sessions. We looked at otter v2, which this replaces: its entries
+// cost about 150 bytes beside the value, where this costs 12, and it has
+// goroutines and buffers that every hit writes to, where a hit here only reads.
+// What a general cache could do better, expiry and invalidation, is decided by
+// the versions below.
 //
 // Invalidation: every storage key has a version counter (keys share counters,
 // by hash; a shared one only makes more be read again). A session carries the
@@ -25,6 +26,8 @@ import (
 type cache struct {
 	sets     []cacheSet
 	locks    [64]sync.Mutex // of the sets, for insertion only
+	packed   *packedSessions
+	appIDs   *names
 	versions []atomic.Uint32
 	epoch    atomic.Uint32 // counts changes of unknown extent
 	stopped  atomic.Bool
@@ -49,9 +52,17 @@ type cacheVersions struct {
 	epoch, session, user uint32
 }
 
-func newCache(size int) *cache {
+// readyShare is the part of the cache that is ready to be used, and most of
+// which the garbage collector has to walk through again and again: some
+// thousands are enough for those who are using their phones right now.
+const readyShare = 16
+
+func newCache(size int, appIDs *names) *cache {
+	ready := max(1, size/readyShare/cacheWays)
 	return &cache{
-		sets:     make([]cacheSet, (size+cacheWays-1)/cacheWays),
+		sets:     make([]cacheSet, ready),
+		packed:   newPackedSessions(size - ready*cacheWays),
+		appIDs:   appIDs,
 		versions: make([]atomic.Uint32, versionCounters),
 	}
 }
@@ -80,17 +91,9 @@ func (c *cache) version(h hash) *atomic.Uint32 {
 	return &c.versions[binary.LittleEndian.Uint32(h[:4])%versionCounters]
 }
 
-// set returns where a session may be, and its tag, from other bits of the hash
-// than version uses.
-func (c *cache) set(h *hash) (index int, tag uint32) {
-	spread := uint64(binary.LittleEndian.Uint32(h[8:12]))
-	return int(spread * uint64(len(c.sets)) >> 32), binary.LittleEndian.Uint32(h[12:16])
-}
-
 // get returns the session, or nil if it has to be read.
 func (c *cache) get(h *hash, now int64) *Session {
-	index, tag := c.set(h)
-	set := &c.sets[index]
+	set, tag := &c.sets[spread(h, len(c.sets))], tagOf(h)
 	for i := range set.tags {
 		if set.tags[i].Load() != tag {
 			continue
@@ -101,6 +104,9 @@ func (c *cache) get(h *hash, now int64) *Session {
 			}
 			return s
 		}
+	}
+	if s := c.packed.get(h, c.appIDs); s != nil && c.current(s, now) {
+		return c.put(s, now)
 	}
 	return nil
 }
@@ -118,7 +124,7 @@ func (c *cache) current(s *Session, now int64) bool {
 // put keeps a session that was read, and returns the one to use: the same, or
 // the one that a concurrent reader has put there first.
 func (c *cache) put(s *Session, now int64) *Session {
-	index, tag := c.set(&s.hash)
+	index := spread(&s.hash, len(c.sets))
 	set := &c.sets[index]
 	lock := &c.locks[index%len(c.locks)]
 	lock.Lock()
@@ -136,6 +142,9 @@ func (c *cache) put(s *Session, now int64) *Session {
 		}
 		if old.hash == s.hash {
 			if c.current(old, now) {
+				if seen := old.seen.Load(); seen < s.seen.Load() {
+					old.seen.CompareAndSwap(seen, s.seen.Load())
+				}
 				return old
 			}
 			// The record may be behind what this process has seen.
@@ -150,8 +159,11 @@ func (c *cache) put(s *Session, now int64) *Session {
 	if !c.current(s, now) {
 		return s // right when it was read, but not to be kept
 	}
+	if old := set.slots[slot].Load(); old != nil && old.hash != s.hash && c.current(old, now) {
+		c.packed.put(old)
+	}
 	set.slots[slot].Store(s)
-	set.tags[slot].Store(tag)
+	set.tags[slot].Store(tagOf(&s.hash))
 	return s
 }
 

@@ -76,6 +76,56 @@ func TestCacheIsBounded(t *testing.T) {
 	require.Greater(t, len(net.taken()), 2*(500-64)-1)
 }
 
+// A sixteenth of the cache is ready to be used, the rest is packed.
+func TestPackedSessions(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, watched{net}, func(c *session.Config) { c.CacheSize = 2048 })
+	long := "o" + strings.Repeat("x", 80) // does not fit
+	tokens := map[string]string{long: f.login(long)}
+	for i := range 200 {
+		openID := fmt.Sprint("o", i)
+		tokens[openID] = f.login(openID)
+	}
+	for openID, token := range tokens {
+		before := f.lives(token, openID)
+		require.Equal(t, appID, before.AppID)
+	}
+	net.taken()
+	for openID, token := range tokens {
+		s := f.lives(token, openID)
+		require.Equal(t, appID, s.AppID)
+		require.Equal(t, f.clock.Now().UTC(), s.Created)
+		require.Equal(t, f.clock.Now().Add(session.DefaultLifetime).UTC(), s.Expires)
+		require.Len(t, s.ID, 16)
+	}
+	require.LessOrEqual(t, len(net.taken()), 2, "of the one that does not fit")
+
+	// What is packed ends like the rest.
+	for openID, token := range tokens {
+		_, err := f.EndUser(t.Context(), appID, openID)
+		require.NoError(t, err)
+		f.dead(token)
+	}
+}
+
+// A session that was used stays alive though its record is a tenth of the idle
+// timeout behind: the last use is packed with it.
+func TestPackedSessionKeepsItsLastUse(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, watched{net}, func(c *session.Config) { c.CacheSize = 2048 })
+	token := f.login("oAlice")
+	f.clock.Advance(session.DefaultIdleTimeout/10 - time.Second)
+	f.lives(token, "oAlice")
+	for i := range 200 { // pushes it out of the ready part, most likely
+		openID := fmt.Sprint("o", i)
+		f.lives(f.login(openID), openID)
+		f.clock.Advance(2 * time.Second)
+	}
+	net.taken()
+	f.clock.Advance(session.DefaultIdleTimeout - 401*time.Second)
+	f.lives(token, "oAlice")
+}
+
 // aged is an observer that bounds how long values may be kept.
 type aged struct {
 	*network

@@ -3,7 +3,6 @@ package session
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -105,27 +104,17 @@ func (m *Manager) read(ctx context.Context, h hash, now int64) (*Session, error)
 	return s, nil
 }
 
-// newSession makes what callers see of the two records. There may be 100,000 of
-// them in memory, so the names share one allocation, and appids one for all.
+// newSession makes what callers see of the two records.
 func (m *Manager) newSession(h hash, r *sessionRecord, unionID []byte) *Session {
-	names := make([]byte, 0, 128)
-	names = hex.AppendEncode(names, h[:idBytes])
-	id := len(names)
-	names = append(names, r.openID...)
-	open := len(names)
-	names = append(names, unionID...)
-	all := string(names)
 	s := &Session{
-		ID:         all[:id],
 		AppID:      m.appIDs.intern(r.appID),
-		OpenID:     all[id:open],
-		UnionID:    all[open:],
 		Created:    time.Unix(0, r.created).UTC(),
 		Expires:    time.Unix(0, m.endOf(r)).UTC(),
 		hash:       h,
 		user:       r.user,
 		generation: r.generation,
 	}
+	s.name(r.openID, unionID)
 	s.seen.Store(r.seen)
 	s.written.Store(r.seen)
 	return s

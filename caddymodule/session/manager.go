@@ -14,7 +14,7 @@ import (
 const (
 	DefaultIdleTimeout = 72 * time.Hour
 	DefaultLifetime    = 30 * 24 * time.Hour
-	DefaultCacheSize   = 64 << 10
+	DefaultCacheSize   = 128 << 10
 )
 
 // Config says how a Manager keeps sessions.
@@ -43,7 +43,7 @@ type Config struct {
 	// which lists at most 4096.
 	MaxPerUser int
 
-	// CacheSize is how many opened sessions are kept in memory, at about 350
+	// CacheSize is how many opened sessions are kept in memory, at about 220
 	// bytes each, if the Store is an Observer. Default DefaultCacheSize.
 	CacheSize int
 
@@ -123,7 +123,7 @@ func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 		return nil, fmt.Errorf("starting on the session store: %w", err)
 	}
 	if observer, ok := cfg.Store.(Observer); ok {
-		m.cache = newCache(cfg.CacheSize)
+		m.cache = newCache(cfg.CacheSize, &m.appIDs)
 		m.unobserve = m.cache.observe(observer)
 	}
 	return m, nil

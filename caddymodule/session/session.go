@@ -1,6 +1,7 @@
 package session
 
 import (
+	"encoding/hex"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,17 @@ type Session struct {
 	versions   cacheVersions // what was read then
 	oldKey     bool          // the record is sealed with an old key
 	attached   atomic.Value
+}
+
+// name sets the names, which share one allocation.
+func (s *Session) name(openID, unionID []byte) {
+	all := make([]byte, 0, 128)
+	all = hex.AppendEncode(all, s.hash[:idBytes])
+	all = append(all, openID...)
+	all = append(all, unionID...)
+	names := string(all)
+	s.ID, names = names[:2*idBytes], names[2*idBytes:]
+	s.OpenID, s.UnionID = names[:len(openID)], names[len(openID):]
 }
 
 // Attach returns what build makes of the session, and calls it only the first
