@@ -8,6 +8,43 @@ import (
 
 func newReader(text []byte) *bufio.Reader { return bufio.NewReader(bytes.NewReader(text)) }
 
+// identityNames are spellings of the headers that no client may send.
+var identityNames = []string{"X-OpenID", "x_openid", "X.OpenID", "x~openid", "X_Openid", "X-WX-Open-Data", "x_wx.open-data"}
+
+// oddTargets are public to some reader and not to another.
+var oddTargets = []string{
+	"/public/../a", "/public/./a", "/public//a", "//public/a", "/public/%2e%2e/a", "/public/%2f", "/public/%252e", `/public\..\a`, "/public/a;b",
+	"/public/%3f", "/public/%23", "/public/a?b", "/orders?/public/a", "/PUBLIC/a", "/%70ublic/a", "/public/%00", "/public/%c0%ae", "/public/..%20/a",
+}
+
+// requestParts are the parts of a request that FuzzRequest puts together.
+type requestParts struct {
+	method, target, line, connection, body, trailer string
+}
+
+func requestSeeds() []requestParts {
+	seeds := []requestParts{
+		{"GET", "/", "Upgrade: websocket", "Upgrade", "", ""},
+		{"GET", "/public/a", "Upgrade: h2c", "Upgrade, HTTP2-Settings", "", ""},
+		{"POST", "/login", "Content-Type: application/json", "close", `{"code":"c"}`, ""},
+		{"TRACE", "/", "X: y", "keep-alive", "", ""},
+		{"CONNECT", "/public/a", "X: y", "keep-alive", "body", ""},
+		{"OPTIONS", "*", "Expect: 100-continue", "keep-alive", "body", ""},
+		{"GET", "/error", "X-Forwarded-For: 1.2.3.4", "X-Forwarded-For", "", ""},
+		{strings.Repeat("M", 33), "/public/error", "X: y", "close", "", ""},
+	}
+	for _, name := range identityNames {
+		seeds = append(seeds,
+			requestParts{"GET", "/", name + ": oB", "close", "", ""},
+			requestParts{"GET", "/public/a", name + ": oB", name, "", ""},
+			requestParts{"POST", "/orders", "X: y", "close, " + name, "body", name + ": oB"})
+	}
+	for _, target := range oddTargets {
+		seeds = append(seeds, requestParts{"GET", target, "X: y", "close", "", ""})
+	}
+	return seeds
+}
+
 // gatewaySeeds are requests of the adversarial suite, with \n for CRLF.
 func gatewaySeeds() []string {
 	const host = " HTTP/1.1\nHost: a\n"
@@ -44,7 +81,7 @@ func gatewaySeeds() []string {
 		stranger + "X-OpenID : oB\n\n",
 		alice + "X: {env.WX_SECRET}\n\n",
 	}
-	for _, name := range []string{"X-OpenID", "x_openid", "X.OpenID", "x~openid", "X_Openid", "X-WX-Open-Data", "x_wx.open-data"} {
+	for _, name := range identityNames {
 		seeds = append(seeds,
 			alice+name+": oB\n\n",
 			stranger+name+": oB\n"+name+": oB\n\n",
@@ -52,10 +89,7 @@ func gatewaySeeds() []string {
 			"POST /"+host+"3rd_session: $ALICE\nTrailer: "+name+", X-Sum\nTransfer-Encoding: chunked\n\n2\nok\n0\n"+name+": oB\nX-Sum: 1\n\n",
 			"POST /public/a"+host+"Trailer: X-Sum\nTransfer-Encoding: chunked\n\n0\n"+name+": oB\nX-Sum: 1\n\n")
 	}
-	for _, target := range []string{
-		"/public/../a", "/public/./a", "/public//a", "//public/a", "/public/%2e%2e/a", "/public/%2f", "/public/%252e", `/public\..\a`, "/public/a;b",
-		"/public/%3f", "/public/%23", "/public/a?b", "/orders?/public/a", "/PUBLIC/a", "/%70ublic/a", "/public/%00", "/public/%c0%ae", "/public/..%20/a",
-	} {
+	for _, target := range oddTargets {
 		seeds = append(seeds, "GET "+target+host+"X-OpenID: oB\n\n")
 	}
 	return seeds

@@ -178,15 +178,44 @@ func FuzzGateway(f *testing.F) {
 		f.Add([]byte(strings.ReplaceAll(seed, "\n", "\r\n")))
 	}
 	g := newFuzzedGateway(f)
-	f.Fuzz(func(t *testing.T, input []byte) {
-		text := []byte(g.names.Replace(string(input)))
-		g.send(t, text)
-		for _, got := range g.upstream.take() {
-			if wrong := g.oracle.check(text, got); wrong != "" {
-				t.Fatalf("%s\nsent:\n%q\nreceived:\n%q", wrong, input, got.raw)
-			}
+	f.Fuzz(func(t *testing.T, input []byte) { g.requireGuarantee(t, string(input)) })
+}
+
+// FuzzRequest is FuzzGateway for parts of a request that fit together, so that
+// more of them come through. session chooses the token and where it stands.
+func FuzzRequest(f *testing.F) {
+	for _, seed := range requestSeeds() {
+		for session := range uint8(4) {
+			f.Add(session, seed.method, seed.target, seed.line, seed.connection, seed.body, seed.trailer)
 		}
+	}
+	g := newFuzzedGateway(f)
+	f.Fuzz(func(t *testing.T, session uint8, method, target, line, connection, body, trailer string) {
+		text := method + " " + target + " HTTP/1.1\r\nHost: a\r\n" + line + "\r\nConnection: " + connection + "\r\n"
+		text += [...]string{"", "3rd_session: $ALICE\r\n", "Authorization: Bearer $BOB\r\n", "3rd_session: $GONE\r\n"}[session%4]
+		if trailer == "" {
+			g.requireGuarantee(t, text+"Content-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body)
+			return
+		}
+		name, _, _ := strings.Cut(trailer, ":")
+		text += "Transfer-Encoding: chunked\r\nTrailer: X-Sum, " + name + "\r\n\r\n"
+		if body != "" {
+			text += strconv.FormatInt(int64(len(body)), 16) + "\r\n" + body + "\r\n"
+		}
+		g.requireGuarantee(t, text+"0\r\n"+trailer+"\r\n\r\n")
 	})
+}
+
+// requireGuarantee sends an input and fails if the upstream received what
+// guarantee 1 forbids.
+func (g *fuzzedGateway) requireGuarantee(t *testing.T, input string) {
+	text := []byte(g.names.Replace(input))
+	g.send(t, text)
+	for _, got := range g.upstream.take() {
+		if wrong := g.oracle.check(text, got); wrong != "" {
+			t.Fatalf("%s\nsent:\n%q\nreceived:\n%q", wrong, input, got.raw)
+		}
+	}
 }
 
 // TestOracleFindsWhatItIsFor guards against an oracle that is content with
