@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -171,6 +173,32 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 			ends(t, "the client's request", answered)
 			_, gone := upstream.of(target)
 			ends(t, "the upstream's request", gone)
+		})
+	}
+}
+
+// A file goes out in one call, which asks nobody whether it may go on.
+func TestDownloadsEndWithTheirSession(t *testing.T) {
+	g := gatewaytest.New(t)
+	www := filepath.Join(g.Dir, "www")
+	require.NoError(t, os.Mkdir(www, 0o700))
+	file, err := os.Create(filepath.Join(www, "large"))
+	require.NoError(t, err)
+	require.NoError(t, file.Truncate(256<<30)) // takes no room, and minutes to read
+	require.NoError(t, file.Close())
+	g.RunTLS(gatewaytest.Config{Site: aSecond, Next: "root $DIR/www\nfile_server"})
+
+	for protocol, open := range g.Openers() {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			token := g.Login(protocol).Token
+			stream, err := open(gatewaytest.RawRequest{Path: "/large", Header: []string{gatewaytest.Token(token)}})
+			require.NoError(t, err)
+			defer stream.Close()
+			require.Equal(t, http.StatusOK, stream.Status)
+			download := drain(stream)
+			requireLogout(t, g, token)
+			ends(t, "the download", download)
 		})
 	}
 }
