@@ -24,10 +24,7 @@ import (
 func TestSyncComesBeforeAcknowledgement(t *testing.T) {
 	s := open(t, t.TempDir())
 	m := manage(t, s)
-	syncing, finish := make(chan struct{}), make(chan struct{})
-	s.DuringSync(func() { syncing <- struct{}{}; <-finish })
-	defer s.DuringSync(nil)
-
+	syncing, finish, letPass := holdSyncs(t, s)
 	answers := make(chan session.Created, 8)
 	create := func(openID string) {
 		created, err := m.Create(t.Context(), sessiontest.Login(openID))
@@ -44,12 +41,32 @@ func TestSyncComesBeforeAcknowledgement(t *testing.T) {
 	require.Empty(t, answers)
 	finish <- struct{}{}
 	<-syncing
-	require.Len(t, answers, 1, "the later ones wait for a sync of their own")
-	finish <- struct{}{}
-	go drain(t, syncing, finish)
-	for range 5 {
+	<-answers
+	require.Empty(t, answers, "the later ones wait for a sync of their own")
+	letPass()
+	for range 4 {
 		<-answers
 	}
+}
+
+// holdSyncs makes each sync say that the disk has the data, and wait to be
+// finished before it is acknowledged, until letPass is called.
+func holdSyncs(t *testing.T, s *badgerstore.Store) (syncing <-chan struct{}, finish chan<- struct{}, letPass func()) {
+	held, finished, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s.DuringSync(func() {
+		select {
+		case held <- struct{}{}:
+		case <-over:
+			return
+		}
+		select {
+		case <-finished:
+		case <-over:
+		}
+	})
+	letPass = sync.OnceFunc(func() { close(over) })
+	t.Cleanup(letPass) // a test that failed must not keep the store from closing
+	return held, finished, letPass
 }
 
 // waitForUsers waits until n users are in the store, synced or not.
@@ -59,18 +76,6 @@ func waitForUsers(t *testing.T, s *badgerstore.Store, n int64) {
 		count, err := s.Count(t.Context(), "user:")
 		require.NoError(t, err)
 		if count >= n {
-			return
-		}
-	}
-}
-
-// drain lets all syncs pass until the test ends.
-func drain(t *testing.T, syncing, finish chan struct{}) {
-	for {
-		select {
-		case <-syncing:
-			finish <- struct{}{}
-		case <-t.Context().Done():
 			return
 		}
 	}
@@ -98,8 +103,7 @@ func TestSyncIsShared(t *testing.T) {
 // A caller who gives up does not take the sync from the others.
 func TestSyncOutlivesItsFirstCaller(t *testing.T) {
 	s := open(t, t.TempDir())
-	syncing, finish := make(chan struct{}), make(chan struct{})
-	s.DuringSync(func() { syncing <- struct{}{}; <-finish })
+	syncing, finish, letPass := holdSyncs(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	gaveUp, stayed := make(chan error, 1), make(chan error, 1)
 	go func() { gaveUp <- s.Sync(ctx) }()
@@ -107,10 +111,9 @@ func TestSyncOutlivesItsFirstCaller(t *testing.T) {
 	go func() { stayed <- s.Sync(t.Context()) }()
 	cancel()
 	require.ErrorIs(t, <-gaveUp, context.Canceled)
-	go drain(t, syncing, finish)
 	finish <- struct{}{}
+	letPass()
 	require.NoError(t, <-stayed)
-	s.DuringSync(nil)
 }
 
 // After a sync has failed nobody knows what the disk has.
