@@ -29,10 +29,11 @@ const benchAppID = "wx0000000000000001"
 // A benchGate is a provisioned handler on a Badger store, and its WeChat.
 type benchGate struct {
 	*caddymodule.Handler
+	app    *caddymodule.App
 	wechat *fakewechat.Server
 }
 
-func newBenchGate(b *testing.B) benchGate {
+func newBenchGate(b *testing.B, dir string) benchGate {
 	b.Helper()
 	const secret = "0123456789abcdef0123456789abcdef"
 	sandbox := fakewechat.New(fakewechat.Config{MiniPrograms: map[string]string{benchAppID: secret}})
@@ -41,23 +42,28 @@ func newBenchGate(b *testing.B) benchGate {
 		sandbox.Close()
 		server.Close()
 	})
-	app, err := json.Marshal(map[string]any{
+	config, err := json.Marshal(map[string]any{
 		"miniprogram":    []map[string]any{{"appid": benchAppID, "secret": secret}},
 		"wechat_api":     server.URL,
 		"login_rate":     map[string]any{"off": true},
 		"encryption_key": []string{base64.StdEncoding.EncodeToString(make([]byte, 32))},
-		"store":          map[string]any{"module": "badger", "dir": b.TempDir()},
+		"store":          map[string]any{"module": "badger", "dir": dir},
 	})
 	require.NoError(b, err)
 	ctx, err := caddy.ProvisionContext(&caddy.Config{
 		Admin:   &caddy.AdminConfig{Disabled: true},
 		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{WriterRaw: json.RawMessage(`{"output":"discard"}`)}}}},
-		AppsRaw: caddy.ModuleMap{"wxgate": app},
+		AppsRaw: caddy.ModuleMap{"wxgate": config},
 	})
 	require.NoError(b, err)
-	module, err := ctx.LoadModuleByID("http.handlers.wxgate", json.RawMessage(`{}`))
+	app, err := ctx.App("wxgate")
 	require.NoError(b, err)
-	return benchGate{Handler: module.(*caddymodule.Handler), wechat: sandbox}
+	handler, err := ctx.LoadModuleByID("http.handlers.wxgate", json.RawMessage(`{}`))
+	require.NoError(b, err)
+	g := benchGate{Handler: handler.(*caddymodule.Handler), app: app.(*caddymodule.App), wechat: sandbox}
+	require.NoError(b, g.app.Start())
+	b.Cleanup(func() { require.NoError(b, g.app.Cleanup()) })
+	return g
 }
 
 // login returns a token for a user.
@@ -94,9 +100,10 @@ var behind = caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) 
 
 var body = []byte(`{"data":"short"}`)
 
-// run calls handler with the request of a mini program, each time with another
-// token. What the handler changes is put back, which is part of the figures.
-func run(b *testing.B, handler caddyhttp.MiddlewareHandler, token func() string) {
+// run calls the gate with the request of a mini program, each time with another
+// token and as change leaves it. What the gate changes is put back, which is
+// part of the figures.
+func run(b *testing.B, gate caddyhttp.MiddlewareHandler, token func() string, change func(http.Header)) {
 	b.Helper()
 	r := prepare(userRequest())
 	// A few headers are there when the upstream's have come.
@@ -114,7 +121,10 @@ func run(b *testing.B, handler caddyhttp.MiddlewareHandler, token func() string)
 		delete(r.Header, "X-Openid")
 		delete(w.header, "Cache-Control")
 		delete(w.header, "Vary")
-		if err := handler.ServeHTTP(w, r, behind); err != nil {
+		if change != nil {
+			change(r.Header)
+		}
+		if err := gate.ServeHTTP(w, r, behind); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -135,18 +145,41 @@ func userRequest() *http.Request {
 }
 
 func BenchmarkGuard(b *testing.B) {
-	g := newBenchGate(b)
+	dir := b.TempDir()
+	g := newBenchGate(b, dir)
 	tokens := make([]string, 1000)
 	for i := range tokens {
 		tokens[i] = g.login(b, fmt.Sprint("user", i))
 	}
-	b.Run("hit", func(b *testing.B) {
-		run(b, g, func() string { return tokens[rand.IntN(len(tokens))] })
+	anyone := func() string { return tokens[rand.IntN(len(tokens))] }
+
+	b.Run("hit", func(b *testing.B) { run(b, g, anyone, nil) })
+	b.Run("hit of a forger", func(b *testing.B) {
+		forged := []string{"oSomebodyElse"}
+		hiding := []string{"keep-alive, X-OpenID"}
+		run(b, g, anyone, func(h http.Header) {
+			h["X-Openid"], h["X_openid"], h["Connection"] = forged, forged, hiding
+		})
+	})
+	b.Run("miss", func(b *testing.B) {
+		// A configuration that has gone keeps no session in memory, while
+		// another one keeps the store open.
+		gone := newBenchGate(b, dir)
+		require.NoError(b, gone.app.Cleanup())
+		run(b, gone, anyone, nil)
 	})
 	b.Run("refused unknown", func(b *testing.B) {
-		run(b, g, func() string { return fmt.Sprintf("%043d", rand.Uint64()) })
+		run(b, g, func() string { return fmt.Sprintf("%043d", rand.Uint64()) }, nil)
 	})
 	b.Run("refused missing", func(b *testing.B) {
-		run(b, g, func() string { return "" })
+		run(b, g, func() string { return "" }, nil)
 	})
+}
+
+// The exchange goes over loopback to a WeChat that answers at once.
+func BenchmarkLogin(b *testing.B) {
+	g := newBenchGate(b, b.TempDir())
+	for i := 0; b.Loop(); i++ {
+		g.login(b, fmt.Sprint("user", i))
+	}
 }
