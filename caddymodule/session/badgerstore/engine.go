@@ -19,7 +19,7 @@ const walSize = 2 * memTableSize
 // badgerOptions tunes Badger for many values of a few hundred bytes: tens of
 // megabytes of memory, not hundreds.
 func badgerOptions(dir string, log *slog.Logger) badger.Options {
-	return badger.DefaultOptions(dir).
+	opts := badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(2).
@@ -41,6 +41,10 @@ func badgerOptions(dir string, log *slog.Logger) badger.Options {
 		// verified before they are opened instead, and values are sealed.
 		WithChecksumVerificationMode(options.NoVerification).
 		WithMetricsEnabled(false)
+	// Tables of one size on all levels: a compaction builds up to a dozen at a
+	// time in memory, which were 300 MB with Badger's default of 2.
+	opts.TableSizeMultiplier = 1
+	return opts
 }
 
 // openBadger opens the database, in managed mode: the store numbers the
