@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/wxgate/wxgate/caddymodule/freeaddr"
 )
 
 // A site is what one Caddy serves.
@@ -115,7 +117,7 @@ func (h *house) startCaddy(ctx context.Context, s site) (listen string, p *proce
 	if err != nil {
 		return "", nil, fmt.Errorf("making a directory for Caddy: %w", err)
 	}
-	if listen, err = freeAddress(); err != nil {
+	if listen, err = freeaddr.Find(); err != nil {
 		return "", nil, err
 	}
 	text := strings.NewReplacer("$OPTIONS", s.options, "$BEFORE", s.before, "$NEXT", s.next).Replace(caddyfile)

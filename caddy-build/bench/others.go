@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/wxgate/wxgate/caddymodule/freeaddr"
 )
 
 // self starts one of this program's own servers.
@@ -15,7 +17,7 @@ func (h *house) self(ctx context.Context, name string, args ...string) (address 
 	if err != nil {
 		return "", nil, fmt.Errorf("finding this program: %w", err)
 	}
-	if address, err = freeAddress(); err != nil {
+	if address, err = freeaddr.Find(); err != nil {
 		return "", nil, err
 	}
 	if p, err = start(ctx, name, address, nil, program, append(args, "-listen", address)...); err != nil {
@@ -32,7 +34,7 @@ func (h *house) redis(ctx context.Context, more ...string) (p *process, address 
 		fmt.Fprintln(os.Stderr, "bench: redis-server is not installed")
 		return nil, "", nil
 	}
-	if address, err = freeAddress(); err != nil {
+	if address, err = freeaddr.Find(); err != nil {
 		return nil, "", err
 	}
 	host, port, _ := strings.Cut(address, ":")
@@ -116,7 +118,7 @@ func (h *house) startNginx(ctx context.Context, program, auth string, keepalive 
 	if err != nil {
 		return "", nil, fmt.Errorf("making a directory for nginx: %w", err)
 	}
-	if listen, err = freeAddress(); err != nil {
+	if listen, err = freeaddr.Find(); err != nil {
 		return "", nil, err
 	}
 	text := strings.NewReplacer("$DIR", dir, "$LISTEN", listen, "$UPSTREAM", h.upstream, "$AUTH", auth,

@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/wxgate/wxgate/caddymodule/freeaddr"
 	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
 )
 
@@ -154,10 +155,9 @@ func Start(tb testing.TB, cfg Config) *Gateway {
 // FreeAddr returns a loopback address that nobody listens on.
 func FreeAddr(tb testing.TB) string {
 	tb.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeaddr.Find()
 	require.NoError(tb, err)
-	defer ln.Close()
-	return ln.Addr().String()
+	return addr
 }
 
 // Expand puts this test's addresses into a text.

@@ -8,7 +8,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -19,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/freeaddr"
 )
 
 // startTimeout is generous, since the machine may be busy with other tests.
@@ -212,21 +213,14 @@ func (s *Server) RestartLoading(t testing.TB, directives ...string) {
 	}
 }
 
-// FreeAddr returns a loopback address that nobody listens on just now. Its
-// port is below those that the system gives to outgoing connections, so that a
-// server that is restarted finds it free.
+// FreeAddr returns a loopback address that nobody listens on just now.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12_000+rand.N(20_000)))
-		if err != nil {
-			continue
-		}
-		defer func() { _ = l.Close() }()
-		return l.Addr().String()
+	addr, err := freeaddr.Find()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	return addr
 }
 
 // lookup finds a binary, or says how to install it.
