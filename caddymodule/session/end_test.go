@@ -1,0 +1,177 @@
+package session_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
+)
+
+func TestMaxPerUser(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser = 3 })
+	var created []session.Created
+	for range 5 {
+		f.clock.Advance(time.Minute)
+		created = append(created, f.create(sessiontest.Login("oAlice")))
+	}
+	other := f.login("oBob")
+	require.Equal(t, []string{created[0].Session.ID}, created[3].Ended)
+	require.Equal(t, []string{created[1].Session.ID}, created[4].Ended)
+	for i, c := range created {
+		if i < 2 {
+			f.dead(c.Token)
+		} else {
+			f.lives(c.Token, "oAlice")
+		}
+	}
+	f.lives(other, "oBob")
+	user, err := f.User(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Len(t, user.Sessions, 3)
+	require.Equal(t, created[2].Session.ID, user.Sessions[0].ID, "oldest first")
+
+	// A lower limit ends all that are over it at the next login.
+	lower := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser = 1 })
+	first := lower.login("oAlice")
+	second := lower.login("oAlice")
+	lower.dead(first)
+	lower.lives(second, "oAlice")
+}
+
+// A session that nobody uses any more must not push out one in use.
+func TestMaxPerUserEndsIdleOnesFirst(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser, c.IdleTimeout = 2, 10*time.Hour })
+	used := f.login("oAlice")
+	f.clock.Advance(time.Minute)
+	unused := f.login("oAlice")
+	for range 6 {
+		f.clock.Advance(2 * time.Hour)
+		f.lives(used, "oAlice")
+	}
+	created := f.create(sessiontest.Login("oAlice"))
+	require.Empty(t, created.Ended)
+	f.lives(used, "oAlice")
+	f.lives(created.Token, "oAlice")
+	f.dead(unused)
+}
+
+func TestNoLimitPerUser(t *testing.T) {
+	f := manage(t, openStore(t))
+	var tokens []string
+	for range 50 {
+		tokens = append(tokens, f.login("oAlice"))
+	}
+	for _, token := range tokens {
+		f.lives(token, "oAlice")
+	}
+}
+
+func TestEnd(t *testing.T) {
+	f := manage(t, openStore(t))
+	token, other := f.login("oAlice"), f.login("oAlice")
+	s := f.lives(token, "oAlice")
+	ended, err := f.End(t.Context(), token)
+	require.NoError(t, err)
+	require.Equal(t, s.ID, ended.ID)
+	f.dead(token)
+	require.ErrorIs(t, f.Alive(t.Context(), s), session.ErrInvalid)
+	_, err = f.SessionKeys(t.Context(), s)
+	require.ErrorIs(t, err, session.ErrInvalid)
+	_, err = f.End(t.Context(), token)
+	require.ErrorIs(t, err, session.ErrInvalid)
+	f.lives(other, "oAlice")
+
+	t.Run("one of many succeeds", func(t *testing.T) {
+		token := f.login("oBob")
+		var succeeded count
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				_, err := f.End(t.Context(), token)
+				if err == nil {
+					succeeded.Add(1)
+				} else {
+					assert.ErrorIs(t, err, session.ErrInvalid)
+				}
+			})
+		}
+		wg.Wait()
+		require.EqualValues(t, 1, succeeded.Load())
+	})
+}
+
+func TestEndSession(t *testing.T) {
+	f := manage(t, openStore(t))
+	one, two := f.create(sessiontest.Login("oAlice")), f.create(sessiontest.Login("oAlice"))
+	require.ErrorIs(t, f.EndSession(t.Context(), appID, "oNobody", one.Session.ID), session.ErrNoSuchUser)
+	require.ErrorIs(t, f.EndSession(t.Context(), appID, "oAlice", "0123456789abcdef"), session.ErrInvalid)
+	require.ErrorIs(t, f.EndSession(t.Context(), "wxffffffffffffffff", "oAlice", one.Session.ID), session.ErrNoSuchUser)
+	require.NoError(t, f.EndSession(t.Context(), appID, "oAlice", one.Session.ID))
+	f.dead(one.Token)
+	f.lives(two.Token, "oAlice")
+	require.ErrorIs(t, f.EndSession(t.Context(), appID, "oAlice", one.Session.ID), session.ErrInvalid)
+}
+
+func TestEndUser(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store)
+	_, err := f.EndUser(t.Context(), appID, "oAlice")
+	require.ErrorIs(t, err, session.ErrNoSuchUser)
+	var tokens []string
+	for range 3 {
+		tokens = append(tokens, f.login("oAlice"))
+	}
+	other := f.login("oBob")
+	ended, err := f.EndUser(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Equal(t, 3, ended)
+	for _, token := range tokens {
+		f.dead(token)
+	}
+	f.lives(other, "oBob")
+	ended, err = f.EndUser(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Zero(t, ended)
+	after := f.login("oAlice")
+	f.lives(after, "oAlice")
+	for _, token := range tokens {
+		f.dead(token)
+	}
+}
+
+// A delete that is lost, or a record that an engine brings back, is no way
+// back to life for a session.
+func TestResurrectedRecordsStayDead(t *testing.T) {
+	cases := map[string]func(f *fixture, token string){
+		"ended":        func(f *fixture, token string) { _, _ = f.End(f.t.Context(), token) },
+		"all ended":    func(f *fixture, _ string) { _, _ = f.EndUser(f.t.Context(), appID, "oAlice") },
+		"pushed out":   func(f *fixture, _ string) { f.login("oAlice") },
+		"user deleted": nil,
+	}
+	for name, end := range cases {
+		t.Run(name, func(t *testing.T) {
+			store := openStore(t)
+			f := manage(t, store, func(c *session.Config) { c.MaxPerUser = 1 })
+			token := f.login("oAlice")
+			before := dump(t, store, "session:")
+			if end != nil {
+				end(f, token)
+			} else {
+				for key := range dump(t, store, "user:") {
+					require.NoError(t, store.Delete(t.Context(), key))
+				}
+			}
+			for key, value := range before {
+				require.NoError(t, store.Put(t.Context(), key, value, 0))
+			}
+			f.dead(token)
+			f.login("oAlice")
+			f.dead(token)
+		})
+	}
+}

@@ -1,0 +1,156 @@
+package session_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
+)
+
+func TestExpiry(t *testing.T) {
+	cases := []struct {
+		name           string
+		idle, lifetime time.Duration
+		steps          []time.Duration // from one look-up to the next; all but the last succeed
+	}{
+		{"idle timeout", time.Hour, 24 * time.Hour, []time.Duration{0, time.Hour}},
+		{"just before the idle timeout", time.Hour, 24 * time.Hour, []time.Duration{time.Hour - 1, time.Hour}},
+		{"use slides it", time.Hour, 24 * time.Hour, []time.Duration{50 * time.Minute, 50 * time.Minute, 50 * time.Minute, time.Hour}},
+		{"lifetime does not slide", 8 * time.Hour, 24 * time.Hour, []time.Duration{7 * time.Hour, 7 * time.Hour, 7 * time.Hour, 3 * time.Hour}},
+		{"just before the end", 8 * time.Hour, 9 * time.Hour, []time.Duration{7 * time.Hour, 2*time.Hour - 1, 1}},
+		{"defaults", 0, 0, []time.Duration{71 * time.Hour, 71 * time.Hour, 72 * time.Hour}},
+	}
+	for _, c := range cases {
+		for _, cached := range []bool{true, false} {
+			name := c.name + ", uncached"
+			if cached {
+				name = c.name + ", cached"
+			}
+			t.Run(name, func(t *testing.T) {
+				var store session.Store = openStore(t)
+				if !cached {
+					store = between(store)
+				}
+				f := manage(t, store, func(cfg *session.Config) {
+					cfg.IdleTimeout, cfg.Lifetime = c.idle, c.lifetime
+				})
+				token := f.login("oAlice")
+				for i, step := range c.steps {
+					f.clock.Advance(step)
+					if i < len(c.steps)-1 {
+						f.lives(token, "oAlice")
+						f.Close() // let the renewal finish
+						f.restart()
+					}
+				}
+				f.dead(token)
+				user, err := f.User(t.Context(), appID, "oAlice")
+				require.NoError(t, err)
+				require.Empty(t, user.Sessions)
+			})
+		}
+	}
+}
+
+func TestShorterLifetimeEndsExistingSessions(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store, func(c *session.Config) { c.Lifetime, c.IdleTimeout = 10*time.Hour, 100*time.Hour })
+	token := f.login("oAlice")
+	short := manage(t, store, func(c *session.Config) {
+		c.Lifetime, c.IdleTimeout, c.Now = time.Hour, 100*time.Hour, f.clock.Now
+	})
+	long := manage(t, store, func(c *session.Config) {
+		c.Lifetime, c.IdleTimeout, c.Now = 20*time.Hour, 100*time.Hour, f.clock.Now
+	})
+	f.clock.Advance(time.Hour)
+	short.dead(token)
+	f.clock.Advance(9 * time.Hour)
+	long.dead(token)
+}
+
+func TestClockGoingBackRevivesNobody(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.IdleTimeout = time.Hour })
+	token := f.login("oAlice")
+	f.clock.Advance(time.Hour)
+	f.dead(token)
+	f.clock.Advance(-24 * time.Hour)
+	f.dead(token)
+	f.clock.Advance(24 * time.Hour)
+	f.dead(token)
+}
+
+func TestRenewal(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, net, func(c *session.Config) { c.IdleTimeout = 10 * time.Hour })
+	token := f.login("oAlice")
+	renewals := func() (n int) {
+		f.Close()
+		for _, call := range net.taken() {
+			if call == "update session" {
+				n++
+			}
+		}
+		net.up()
+		f.restart()
+		return n
+	}
+	f.lives(token, "oAlice")
+	f.clock.Advance(time.Hour - 1)
+	f.lives(token, "oAlice")
+	require.Zero(t, renewals(), "within a tenth of the idle timeout")
+	f.clock.Advance(1)
+	for range 5 {
+		f.lives(token, "oAlice")
+	}
+	require.Equal(t, 1, renewals())
+	user, err := f.User(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.True(t, user.Sessions[0].LastSeen.Equal(f.clock.Now()))
+	require.True(t, user.Sessions[0].Expires.Equal(f.clock.Now().Add(10*time.Hour)))
+
+	t.Run("never refuses", func(t *testing.T) {
+		net.down(func(method, _ string) bool { return method == "update" })
+		f.clock.Advance(2 * time.Hour)
+		for range 5 {
+			f.lives(token, "oAlice")
+		}
+		require.Equal(t, 1, renewals(), "at most one attempt in a second")
+		require.Len(t, f.reports.all(), 1)
+	})
+	t.Run("not without room", func(t *testing.T) {
+		net.set(func() { net.room = session.ErrFull })
+		f.clock.Advance(2 * time.Hour)
+		f.lives(token, "oAlice")
+		require.Zero(t, renewals())
+	})
+	t.Run("does not bring a deleted record back", func(t *testing.T) {
+		f.lives(token, "oAlice")
+		net.set(func() {
+			net.before = func(method, key string) error {
+				if method == "update" && strings.HasPrefix(key, "session:") {
+					return net.Store.Delete(t.Context(), key)
+				}
+				return nil
+			}
+		})
+		f.clock.Advance(2 * time.Hour)
+		_, _ = f.Lookup(t.Context(), token)
+		f.Close()
+		net.up()
+		f.restart()
+		f.dead(token)
+	})
+	t.Run("alive does not slide", func(t *testing.T) {
+		renewals()
+		s := f.create(sessiontest.Login("oBob")).Session
+		f.clock.Advance(9 * time.Hour)
+		require.NoError(t, f.Alive(t.Context(), s))
+		require.Zero(t, renewals())
+		f.clock.Advance(time.Hour)
+		require.ErrorIs(t, f.Alive(t.Context(), s), session.ErrInvalid)
+	})
+}
