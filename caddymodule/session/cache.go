@@ -27,7 +27,6 @@ type cache struct {
 	sets     []cacheSet
 	locks    [64]sync.Mutex // of the sets, for insertion only
 	packed   *packedSessions
-	appIDs   *names
 	versions []atomic.Uint32
 	epoch    atomic.Uint32 // counts changes of unknown extent
 	stopped  atomic.Bool
@@ -43,8 +42,8 @@ type cacheSet struct {
 	slots [cacheWays]atomic.Pointer[Session]
 }
 
-// versionCounters is large enough that with 100,000 sessions in the cache a
-// change makes less than one other be read again.
+// versionCounters is large enough that with DefaultCacheSize sessions in the
+// cache, each with two counters, a change makes about one other be read again.
 const versionCounters = 1 << 18
 
 // cacheVersions are the versions that a session was read at.
@@ -61,8 +60,7 @@ func newCache(size int, appIDs *names) *cache {
 	ready := max(1, size/readyShare/cacheWays)
 	return &cache{
 		sets:     make([]cacheSet, ready),
-		packed:   newPackedSessions(size - ready*cacheWays),
-		appIDs:   appIDs,
+		packed:   newPackedSessions(size-ready*cacheWays, appIDs),
 		versions: make([]atomic.Uint32, versionCounters),
 	}
 }
@@ -105,7 +103,7 @@ func (c *cache) get(h *hash, now int64) *Session {
 			return s
 		}
 	}
-	if s := c.packed.get(h, c.appIDs); s != nil && c.current(s, now) {
+	if s := c.packed.get(h); s != nil && c.current(s, now) {
 		return c.put(s, now)
 	}
 	return nil
@@ -169,3 +167,12 @@ func (c *cache) put(s *Session, now int64) *Session {
 
 // stop makes every session be read again from now on, and none be kept.
 func (c *cache) stop() { c.stopped.Store(true) }
+
+// spread returns a number below n that depends on the hash: on other bits of it
+// than the version counters.
+func spread(h *hash, n int) int {
+	return int(uint64(binary.LittleEndian.Uint32(h[8:12])) * uint64(n) >> 32)
+}
+
+// tagOf tells most of the sessions of a set apart.
+func tagOf(h *hash) uint32 { return binary.LittleEndian.Uint32(h[12:16]) }

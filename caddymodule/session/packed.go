@@ -1,7 +1,6 @@
 package session
 
 import (
-	"encoding/binary"
 	"sync"
 	"time"
 )
@@ -12,8 +11,9 @@ import (
 // allocations; reading it from the store costs two calls, two decryptions and
 // some forty allocations.
 type packedSessions struct {
-	sets  []packedSet
-	locks [64]sync.Mutex // of the sets
+	sets   []packedSet
+	locks  [64]sync.Mutex // of the sets
+	appIDs *names
 }
 
 type packedSet struct {
@@ -38,8 +38,8 @@ type packedSession struct {
 	names            [packedNames]byte
 }
 
-func newPackedSessions(size int) *packedSessions {
-	return &packedSessions{sets: make([]packedSet, size/cacheWays)}
+func newPackedSessions(size int, appIDs *names) *packedSessions {
+	return &packedSessions{sets: make([]packedSet, size/cacheWays), appIDs: appIDs}
 }
 
 // place returns the set where a session may be, and its tag.
@@ -72,7 +72,7 @@ func (p *packedSessions) put(s *Session) {
 }
 
 // get unpacks a session; nil if it is not there.
-func (p *packedSessions) get(h *hash, appIDs *names) *Session {
+func (p *packedSessions) get(h *hash) *Session {
 	if len(p.sets) == 0 {
 		return nil
 	}
@@ -81,7 +81,7 @@ func (p *packedSessions) get(h *hash, appIDs *names) *Session {
 	defer lock.Unlock()
 	for i := range set.sessions {
 		if set.tags[i] == tag && set.sessions[i].used && set.sessions[i].hash == *h {
-			return set.sessions[i].unpack(appIDs)
+			return set.sessions[i].unpack(p.appIDs)
 		}
 	}
 	return nil
@@ -126,12 +126,3 @@ func (p *packedSession) unpack(appIDs *names) *Session {
 	s.written.Store(p.written)
 	return s
 }
-
-// spread returns a number below n that depends on the hash: on other bits of it
-// than the version counters.
-func spread(h *hash, n int) int {
-	return int(uint64(binary.LittleEndian.Uint32(h[8:12])) * uint64(n) >> 32)
-}
-
-// tagOf tells most of the sessions of a set apart.
-func tagOf(h *hash) uint32 { return binary.LittleEndian.Uint32(h[12:16]) }

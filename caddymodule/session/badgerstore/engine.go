@@ -42,7 +42,8 @@ func badgerOptions(dir string, log *slog.Logger) badger.Options {
 		WithChecksumVerificationMode(options.NoVerification).
 		WithMetricsEnabled(false)
 	// Tables of one size on all levels: a compaction builds up to a dozen at a
-	// time in memory, which were 300 MB with Badger's default of 2.
+	// time in memory. With a million sessions, and logins as fast as they go,
+	// that is 230 MiB at the most, and 295 MiB with Badger's default of 2.
 	opts.TableSizeMultiplier = 1
 	return opts
 }
