@@ -51,7 +51,7 @@ type clientConn struct {
 	changed sync.Cond
 	in      *bytes.Reader
 	out     bytes.Buffer
-	served  bool // a handler runs
+	served  bool // a request is being served
 	expired bool // the read deadline has passed
 	tired   bool // the client does not wait any longer
 	closed  bool
@@ -66,7 +66,7 @@ func newClientConn(text []byte) *clientConn {
 	return c
 }
 
-// Read implements net.Conn. While a handler runs, net/http waits for one byte
+// Read implements net.Conn. While a request is served, net/http waits for one byte
 // to notice when the client goes; that read ends by a deadline, or when the
 // client's patience does. Every other read, of a request or a body that is not
 // complete, finds the end.
@@ -97,14 +97,8 @@ func (c *clientConn) tire() {
 	c.changed.Broadcast()
 }
 
-// serve notes that a handler runs.
-func (c *clientConn) serve(run func()) {
-	c.set(true)
-	defer c.set(false)
-	run()
-}
-
-func (c *clientConn) set(served bool) {
+// serve notes whether a request is being served.
+func (c *clientConn) serve(served bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.served = served
