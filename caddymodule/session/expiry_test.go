@@ -102,11 +102,15 @@ func TestRenewal(t *testing.T) {
 	f.clock.Advance(time.Hour - 1)
 	f.lives(token, "oAlice")
 	require.Zero(t, renewals(), "within a tenth of the idle timeout")
+	net.set(func() { net.wrote = 0 })
 	f.clock.Advance(1)
 	for range 5 {
 		f.lives(token, "oAlice")
 	}
-	require.Equal(t, 1, renewals())
+	// Without a cache, a request that read the record before the renewal may
+	// ask for another, which finds nothing to change.
+	require.Positive(t, renewals())
+	require.Equal(t, 1, net.wrote)
 	user, err := f.User(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
 	require.True(t, user.Sessions[0].LastSeen.Equal(f.clock.Now()))
@@ -129,6 +133,7 @@ func TestRenewal(t *testing.T) {
 	})
 	t.Run("does not bring a deleted record back", func(t *testing.T) {
 		f.lives(token, "oAlice")
+		renewals() // so that none is under way
 		net.set(func() {
 			net.before = func(method, key string) error {
 				if method == "update" && strings.HasPrefix(key, "session:") {

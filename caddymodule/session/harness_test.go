@@ -33,6 +33,7 @@ type network struct {
 
 	mu      sync.Mutex
 	calls   []string // method and prefix of the key, in order
+	wrote   int      // updates that changed something
 	before  func(method, key string) error
 	after   func(method, key string, value []byte) ([]byte, error)
 	room    error
@@ -116,7 +117,11 @@ func (n *network) Update(ctx context.Context, key string, change session.ChangeF
 	if err := n.enter("update", key); err != nil {
 		return err
 	}
-	return n.Store.Update(ctx, key, change)
+	err := n.Store.Update(ctx, key, change)
+	if err == nil {
+		n.set(func() { n.wrote++ })
+	}
+	return err
 }
 
 func (n *network) Delete(ctx context.Context, key string) error {
