@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -164,6 +166,8 @@ func TestCommandsTellScriptsWhatHappened(t *testing.T) {
 		"no gateway, configured": {[]string{"stats", "--config", config}, 4, g.Admin},
 		"no gateway, tcp":        {[]string{"user", "o1", "--address", "127.0.0.1:1"}, 4, "no gateway answers"},
 		"no address":             {[]string{"stats", "--address", "localhost:2019-2021"}, 2, "not the address"},
+		"a URL for an address":   {[]string{"stats", "--address", "http://localhost:2019"}, 2, "such as localhost:2019"},
+		"a path behind it":       {[]string{"stats", "--address", "localhost:2019/"}, 2, "such as localhost:2019"},
 		"no configuration":       {[]string{"stats", "--config", g.Dir + "/nothing"}, 1, "reading configuration"},
 		"no output":              {[]string{"backup"}, 2, "-o"},
 		"no directory":           {[]string{"restore", config}, 2, "--dir"},
@@ -250,6 +254,56 @@ func TestReadyNeedsAGateway(t *testing.T) {
 		require.Equal(t, status, resp.Status, path)
 	}
 	require.Contains(t, operate(t, g, "stats", "--address", g.Admin).require(t, 4).stderr, "no wxgate runs")
+}
+
+// TestAdminEndpointByEveryNameOfIt proves that the commands reach an admin
+// endpoint wherever curl does, and one that demands an origin, too.
+func TestAdminEndpointByEveryNameOfIt(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	for name, tc := range map[string]struct {
+		admin     string
+		addresses []string
+	}{
+		"all interfaces": {"admin :$PORT", []string{":$PORT", "localhost:$PORT", "127.0.0.1:$PORT"}},
+		"loopback":       {"admin 127.0.0.1:$PORT", []string{"127.0.0.1:$PORT", "localhost:$PORT", ":$PORT", "tcp/127.0.0.1:$PORT"}},
+		"enforce_origin": {"admin 127.0.0.1:$PORT {\nenforce_origin\n}", []string{"localhost:$PORT", "127.0.0.1:$PORT"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, port, err := net.SplitHostPort(gatewaytest.FreeAddr(t))
+			require.NoError(t, err)
+			out, err := g.Try("reload", "--force", "--adapter", "caddyfile", "--address", g.Admin,
+				"--config", g.WriteConfig(gatewaytest.Config{Options: strings.ReplaceAll(tc.admin, "$PORT", port)}))
+			require.NoError(t, err, out)
+			for _, address := range tc.addresses {
+				address = strings.ReplaceAll(address, "$PORT", port)
+				operate(t, g, "stats", "--address", address).require(t, 0)
+				operate(t, g, "revoke", "nobody", "--address", address).require(t, 3)
+			}
+			g.Admin = strings.ReplaceAll(tc.addresses[0], "$PORT", port) // for the next reload
+		})
+	}
+}
+
+// TestAnotherProgramIsNoGateway proves that its 404 is not taken for a user who
+// has no sessions: a script would believe that they have ended.
+func TestAnotherProgramIsNoGateway(t *testing.T) {
+	g := gatewaytest.New(t)
+	for name, tc := range map[string]struct {
+		status int
+		want   string
+	}{
+		"a Caddy without wxgate": {http.StatusNotFound, "this Caddy has no wxgate"},
+		"a web server":           {http.StatusMethodNotAllowed, "no admin endpoint of Caddy: 405"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, "something else", tc.status)
+			}))
+			defer other.Close()
+			out := operate(t, g, "revoke", "o1", "--appid", gatewaytest.AppID, "--address", strings.TrimPrefix(other.URL, "http://"))
+			require.Contains(t, out.require(t, 4).stderr, tc.want)
+		})
+	}
 }
 
 // secretish is what no output may hold: 43 characters of base64url, as tokens

@@ -129,7 +129,7 @@ func exitCode(err error) int {
 	switch answer.status {
 	case http.StatusNotFound:
 		return exitNotFound
-	case http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable, noGateway:
 		return exitUnavailable
 	default:
 		return exitFailed

@@ -21,9 +21,13 @@ var errNoAnswer = errors.New("no gateway answers")
 
 // adminError is an answer of the admin endpoint that is not a success.
 type adminError struct {
-	status  int
+	status  int // of the gateway's answer, or noGateway
 	message string
 }
+
+// noGateway stands for the status of an answer that is not the gateway's: its
+// 404 does not say that there is no such user.
+const noGateway = 0
 
 func (e adminError) Error() string { return e.message }
 
@@ -31,8 +35,8 @@ func (e adminError) Error() string { return e.message }
 // AdminAPIRequest does not tell the status of an answer, nor can it be canceled.
 type adminClient struct {
 	address string // as the operator wrote it
-	origin  string
-	unix    bool
+	base    string // what comes before the path
+	origin  string // what the header Origin says where it must be there; empty for a unix socket
 	http    *http.Client
 }
 
@@ -70,20 +74,24 @@ func newAdminClient(cmd *cobra.Command) (*adminClient, error) {
 
 func dialAdmin(address string) (*adminClient, error) {
 	parsed, err := caddy.ParseNetworkAddress(address)
-	if err != nil || parsed.PortRangeSize() > 1 {
+	// A URL or a path behind the port is read as an address of another network.
+	if err != nil || parsed.PortRangeSize() > 1 || !parsed.IsUnixNetwork() && !strings.HasPrefix(parsed.Network, "tcp") {
 		return nil, usageError{fmt.Errorf("%q is not the address of an admin endpoint, such as localhost:2019 or unix//run/caddy/admin.sock", address)}
 	}
 	network, target := parsed.Network, parsed.JoinHostPort(0)
-	origin := "http://" + target
-	if parsed.IsUnixNetwork() {
+	base, origin := "http://"+target, "http://"+target
+	switch {
+	case parsed.IsUnixNetwork():
 		// The address may go on with the permissions of the socket.
 		target, _, _ = strings.Cut(parsed.Host, "|")
-		origin = "http://127.0.0.1"
+		base, origin = "http://127.0.0.1", ""
+	case parsed.Host == "":
+		base = "http://localhost" + target // Caddy refuses a request without a host
 	}
 	return &adminClient{
 		address: address,
+		base:    base,
 		origin:  origin,
-		unix:    parsed.IsUnixNetwork(),
 		http: &http.Client{Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -96,47 +104,63 @@ func dialAdmin(address string) (*adminClient, error) {
 // do sends a request and returns the answer if it is a success; else the error
 // is an adminError, or wraps errNoAnswer.
 func (c *adminClient) do(ctx context.Context, method, path string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.origin+path, nil)
-	if err != nil {
-		return nil, fmt.Errorf("making the request: %w", err)
+	resp, err := c.send(ctx, method, path, "")
+	if err == nil && resp.StatusCode == http.StatusForbidden && c.origin != "" {
+		// Caddy demands an origin under enforce_origin only, and otherwise
+		// refuses one that is not the very address it listens on: with
+		// `admin :2019`, localhost:2019 is not.
+		_ = resp.Body.Close()
+		resp, err = c.send(ctx, method, path, c.origin)
 	}
-	if !c.unix { // where Caddy allows no origin at all
-		req.Header.Set("Origin", c.origin)
-	}
-	resp, err := c.http.Do(req)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		// The text of http.Client goes on with the URL, which has the openid.
-		var cause *url.Error
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
-		return nil, fmt.Errorf("%w at the admin endpoint %s: %w; is it running, and is this its --address?", errNoAnswer, c.address, err)
+		return nil, err
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	return nil, adminError{resp.StatusCode, readAdminError(resp)}
+	return nil, readAdminError(resp)
+}
+
+func (c *adminClient) send(ctx context.Context, method, path, origin string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("making the request: %w", err)
+	}
+	if origin != "" {
+		req.Header.Set("Origin", origin)
+	}
+	resp, err := c.http.Do(req)
+	if err == nil {
+		return resp, nil
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	// The text of http.Client goes on with the URL, which has the openid.
+	var cause *url.Error
+	if errors.As(err, &cause) {
+		err = cause.Err
+	}
+	return nil, fmt.Errorf("%w at the admin endpoint %s: %w; is it running, and is this its --address?", errNoAnswer, c.address, err)
 }
 
 // maxAdminError bounds how much of an error is read.
 const maxAdminError = 64 << 10
 
-func readAdminError(resp *http.Response) string {
+func readAdminError(resp *http.Response) adminError {
 	var body struct {
 		Error string `json:"error"`
 	}
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxAdminError))
-	if err := json.Unmarshal(text, &body); err == nil && body.Error != "" {
-		return body.Error
+	switch err := json.Unmarshal(text, &body); {
+	case err == nil && body.Error != "":
+		return adminError{resp.StatusCode, body.Error}
+	case resp.StatusCode == http.StatusNotFound:
+		return adminError{noGateway, "this Caddy has no wxgate: it is another build, or another program"}
+	default:
+		return adminError{noGateway, "what answers there is no admin endpoint of Caddy: " + resp.Status}
 	}
-	if resp.StatusCode == http.StatusNotFound {
-		return "this Caddy has no wxgate: it is another build, or another program"
-	}
-	return "the admin endpoint answers " + resp.Status
 }
 
 // get reads an answer into value.
