@@ -50,6 +50,8 @@ func TestEachActionLeavesOneLine(t *testing.T) {
 	admin("revoke", alice, "--session", seen.Sessions[0].ID).require(t, 0)
 	admin("revoke", alice).require(t, 0)
 	admin("revoke", "nobody").require(t, 3)
+	tokens = append(tokens, g.Login("bob").Token)
+	admin("revoke", g.OpenID("bob")).require(t, 0)
 	admin("backup", "-o", filepath.Join(g.Dir, "backup")).require(t, 0)
 	g.Stop()
 
@@ -67,8 +69,10 @@ func TestEachActionLeavesOneLine(t *testing.T) {
 		{"msg": "logout", "user": seen.LogName, "session": ids[1], "client_ip": "127.0.0.1", "result": "ok"},
 		{"msg": "user viewed", "user": seen.LogName, "client_ip": "", "result": "ok"},
 		{"msg": "revocation", "user": seen.LogName, "session": ids[2], "client_ip": "", "result": "ok"},
-		{"msg": "revocation", "user": seen.LogName, "ended": 0.0, "client_ip": "", "result": "ok"},
-		{"msg": "revocation", "ended": 0.0, "client_ip": "", "result": "not_found"},
+		{"msg": "revocation", "user": seen.LogName, "ended": []any{}, "client_ip": "", "result": "ok"},
+		{"msg": "revocation", "ended": []any{}, "client_ip": "", "result": "not_found"},
+		{"msg": "login", "client_ip": "127.0.0.1", "result": "ok"},
+		{"msg": "revocation", "ended": []any{lines[9]["session"]}, "client_ip": "", "result": "ok"},
 		{"msg": "backup", "client_ip": "", "result": "ok"},
 	} {
 		require.Less(t, i, len(lines))
@@ -85,7 +89,7 @@ func TestEachActionLeavesOneLine(t *testing.T) {
 			require.Equal(t, value, lines[i][field], "field %s of line %d: %v", field, i, lines[i])
 		}
 	}
-	require.Len(t, lines, 10, "one line each, and none for a request that was rejected")
+	require.Len(t, lines, 12, "one line each, and none for a request that was rejected")
 
 	access, err := os.ReadFile(filepath.Join(g.Dir, "access.log"))
 	require.NoError(t, err)

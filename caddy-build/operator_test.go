@@ -241,6 +241,10 @@ func TestAdminRoutesAnswerInCaddysWay(t *testing.T) {
 		})
 	}
 	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token)).Status, "nothing has ended the session")
+	own, err := json.Marshal(parseLog(t, g.Output(), func(l logLine) bool { return l["logger"] == "wxgate" }))
+	require.NoError(t, err)
+	require.Contains(t, string(own), "not_found")
+	require.NotContains(t, string(own), token, "what was not a session's id may be a token")
 }
 
 // TestReadyNeedsAGateway looks at a Caddy whose configuration has none.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -243,13 +244,16 @@ func revokeUser(g gateway, w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ended, err := g.sessions.EndUser(r.Context(), appID, openID)
-	g.recordAction(r, "revocation", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)), zap.Int("ended", ended))
+	g.recordAction(r, "revocation", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)), zap.Strings("ended", ended))
 	if err != nil {
 		return err
 	}
-	g.metrics.revoked(reasonAdmin, ended)
-	return writeJSON(w, http.StatusOK, endedView{ended})
+	g.metrics.revoked(reasonAdmin, len(ended))
+	return writeJSON(w, http.StatusOK, endedView{len(ended)})
 }
+
+// sessionIDPattern is what the id of a session looks like.
+var sessionIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
 // revokeSession ends one session of a user.
 func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
@@ -259,6 +263,9 @@ func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
 	}
 	id := r.PathValue("session")
 	err = g.sessions.EndSession(r.Context(), appID, openID, id)
+	if !sessionIDPattern.MatchString(id) {
+		id = "" // perhaps a token, which is in no log
+	}
 	g.recordAction(r, "revocation", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)), zap.String("session", id))
 	if err != nil {
 		return err

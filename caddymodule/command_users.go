@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -186,7 +185,7 @@ func runRevoke(cmd *cobra.Command, args []string) error {
 	}
 	if cmd.Flags().Changed("session") {
 		id, _ := cmd.Flags().GetString("session")
-		if _, err := strconv.ParseUint(id, 16, 64); err != nil || len(id) != 16 {
+		if !sessionIDPattern.MatchString(id) {
 			return usageError{fmt.Errorf("--session: %q is not the id of a session: 16 hex digits", id)}
 		}
 		path += "/sessions/" + url.PathEscape(id)

@@ -72,7 +72,7 @@ func TestUserWhoseRecordDoesNotOpenCanBeEnded(t *testing.T) {
 			}
 			ended, err := f.EndUser(t.Context(), appID, "oAlice")
 			require.NoError(t, err)
-			require.Zero(t, ended, "nobody knows how many")
+			require.Empty(t, ended, "nobody knows which")
 			f.dead(token)
 			for key, value := range before {
 				require.NotEqual(t, value, dump(t, store, "user:")[key])
@@ -204,7 +204,7 @@ func TestStoreEmptiedUnderRunningNodes(t *testing.T) {
 	a.lives(fresh, "oAlice")
 	ended, err := a.EndUser(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
-	require.Equal(t, 1, ended)
+	require.Len(t, ended, 1)
 	b.dead(fresh)
 	c := manage(t, store)
 	c.dead(fresh)

@@ -47,18 +47,18 @@ func (m *Manager) EndSession(ctx context.Context, appID, openID, id string) erro
 	return err
 }
 
-// EndUser ends all sessions of a user and returns how many there were. The
-// error is ErrNoSuchUser if the store has nothing about the user.
-func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended int, err error) {
+// EndUser ends all sessions of a user and returns the ids of those that were
+// live. The error is ErrNoSuchUser if the store has nothing about the user.
+func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended []string, err error) {
 	h, err := m.userHash(ctx, appID, openID)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	var unopened error
 	var sessions []listedSession
 	now := m.clock.read()
 	err = m.calls.update(ctx, userKey(h), func(old []byte) ([]byte, time.Duration, error) {
-		ended, unopened, sessions = 0, nil, nil
+		ended, unopened, sessions = nil, nil, nil
 		if old == nil {
 			return nil, 0, ErrNoSuchUser
 		}
@@ -72,7 +72,7 @@ func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended int,
 		}
 		for _, s := range user.sessions {
 			if now < m.endOfListed(s) {
-				ended++
+				ended = append(ended, s.hash.id())
 			}
 		}
 		sessions, user.sessions = user.sessions, nil
@@ -80,7 +80,7 @@ func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended int,
 		return m.sealer.seal(userKey(h), user.encode()), m.userTTL(user), nil
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if unopened != nil {
 		m.reporter.tell(eventUserEmptied, unopened)

@@ -38,9 +38,9 @@ func TestMigrate(t *testing.T) {
 		f.lives(token, openID)
 	}
 	f.dead(ended)
-	count, err := f.EndUser(t.Context(), appID, "o7")
+	one, err := f.EndUser(t.Context(), appID, "o7")
 	require.NoError(t, err)
-	require.Equal(t, 1, count)
+	require.Len(t, one, 1)
 	f.dead(tokens["o7"])
 
 	ttl := make(map[string]time.Duration)
