@@ -291,6 +291,22 @@ func TestDoctorBesideTheRunningGateway(t *testing.T) {
 	operate(t, g, "check").require(t, 4)
 }
 
+// TestDoctorAsksTheStoreOfTheRunningGateway does not take figures, which a
+// gateway has without its store, for a sign of health.
+func TestDoctorAsksTheStoreOfTheRunningGateway(t *testing.T) {
+	redis := redistest.Start(t)
+	g := gatewaytest.New(t)
+	g.Run(gatewaytest.Config{
+		Whole: strings.Replace(healthy, "wechat_api", "encryption_key {env.KEY}\nstore redis "+redis.Addr+"\nwechat_api", 1),
+		Env:   []string{"KEY=" + someKey},
+	})
+	require.Contains(t, operate(t, g, "check").require(t, 0).stdout, "gateway: runs, and its store answers")
+	redis.Kill()
+	out := operate(t, g, "check").require(t, 1)
+	require.Contains(t, out.stdout, "FAULT    gateway: runs, but cannot work: ")
+	require.NotContains(t, out.stdout, "its store answers")
+}
+
 // withoutTimes takes out what differs from run to run.
 func withoutTimes(text string) string {
 	var lines []string

@@ -74,11 +74,14 @@ func (d *doctor) checkGateway(ctx context.Context, cmd *cobra.Command) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	var stats statsView
-	err = client.get(ctx, http.MethodGet, "/wxgate/stats", &stats)
+	if err = client.get(ctx, http.MethodGet, "/wxgate/stats", &stats); err == nil {
+		d.running = &stats
+		// The gateway has its figures also when its store does not answer.
+		err = client.get(ctx, http.MethodGet, "/wxgate/ready", new(struct{}))
+	}
 	var answer adminError
 	switch {
 	case err == nil:
-		d.running = &stats
 		sessions := ""
 		if stats.Sessions != nil {
 			sessions = fmt.Sprintf(", about %s live sessions", humanize.Comma(*stats.Sessions))
