@@ -301,6 +301,7 @@ func TestDoctorAsksTheStoreOfTheRunningGateway(t *testing.T) {
 		Env:   []string{"KEY=" + someKey},
 	})
 	require.Contains(t, operate(t, g, "check").require(t, 0).stdout, "gateway: runs, and its store answers")
+	require.NotRegexp(t, `redis \S+ [0-9a-f]{16}`, operate(t, g, "stats", "--address", g.Admin).require(t, 0).stdout, "a hash of the password")
 	redis.Kill()
 	out := operate(t, g, "check").require(t, 1)
 	require.Contains(t, out.stdout, "FAULT    gateway: runs, but cannot work: ")

@@ -38,7 +38,7 @@ const countTime = 2 * time.Second
 
 func serveStats(g gateway, w http.ResponseWriter, r *http.Request) error {
 	view := statsView{
-		Store:       storeView{Kind: g.module.CaddyModule().ID.Name(), Name: g.module.StoreName(), Options: g.module.StoreOptions()},
+		Store:       storeView{Kind: g.module.CaddyModule().ID.Name(), Name: storeTitle(g.module), Options: g.module.StoreOptions()},
 		Logins:      make(map[string]int64),
 		Requests:    make(map[string]int64),
 		Revocations: make(map[string]int64),

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -52,7 +51,7 @@ func (d *doctor) checkBadger(b *BadgerStore) bool {
 	if known {
 		space = ", " + humanize.IBytes(free) + " free"
 	}
-	if d.running != nil && d.running.Store.Name == b.StoreName() {
+	if d.running != nil && d.running.Store.Name == storeTitle(b) {
 		if d.running.Store.Options != b.StoreOptions() {
 			d.warn(subject, fmt.Sprintf("the running gateway has it open with other options (%s, now %s), so a reload will be refused", d.running.Store.Options, b.StoreOptions()), "restart Caddy")
 		}
@@ -99,11 +98,9 @@ const openTime = 20 * time.Second
 func (d *doctor) openStore(ctx context.Context, module StoreModule, keys [][]byte) {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	subject := "store " + module.StoreName()
+	subject := "store " + storeTitle(module)
 	warnings := new(warningCollector)
 	if redis, ok := module.(*RedisStore); ok {
-		// Its name ends with a hash of the options, which nobody needs here.
-		subject = "store redis " + strings.Join(redis.Addresses, " ")
 		if redis.Password != "" {
 			d.checkSecret(subject, "the password", redis.Password)
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -32,6 +33,15 @@ type StoreModule interface {
 
 	// Open opens the store. It is never called while validating.
 	Open(ctx context.Context) (session.Store, error)
+}
+
+// storeTitle names a store for people. The name of a Redis store ends with a
+// hash of its options, and whoever had that could try passwords against it.
+func storeTitle(module StoreModule) string {
+	if redis, ok := module.(*RedisStore); ok {
+		return "redis " + strings.Join(redis.Addresses, " ")
+	}
+	return module.StoreName()
 }
 
 // SharedByNodes is implemented by store modules whose store several gateways
