@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -54,6 +56,52 @@ func TestBackupWhileLoginsRunIsRestoredElsewhere(t *testing.T) {
 		out := operate(t, g, "backup", "-o", "-", "--address", g.Admin).require(t, 0)
 		require.Contains(t, out.stdout, "wxgate backup")
 		require.NotContains(t, out.stdout, g.OpenID("user 0 of 0"), "the copy is sealed")
+	})
+	t.Run("into a pipe", func(t *testing.T) {
+		pipe := filepath.Join(g.Dir, "pipe")
+		require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+		reader, err := os.OpenFile(pipe, os.O_RDWR, 0) // opening waits for nobody so
+		require.NoError(t, err)
+		defer reader.Close()
+		begin := make([]byte, len("wxgate backup"))
+		received := make(chan error, 1)
+		go func() {
+			_, err := io.ReadFull(reader, begin)
+			received <- err
+			_, _ = io.Copy(io.Discard, reader)
+		}()
+		require.Empty(t, operate(t, g, "backup", "-o", pipe, "--address", g.Admin).require(t, 0).stdout)
+		require.NoError(t, <-received)
+		require.Equal(t, "wxgate backup", string(begin))
+		info, err := os.Stat(pipe)
+		require.NoError(t, err)
+		require.Equal(t, fs.ModeNamedPipe, info.Mode().Type(), "the pipe is still one")
+	})
+	t.Run("behind a link", func(t *testing.T) {
+		target, link := filepath.Join(g.Dir, "target"), filepath.Join(g.Dir, "link")
+		require.NoError(t, os.WriteFile(target, nil, 0o600))
+		require.NoError(t, os.Symlink("target", link))
+		operate(t, g, "backup", "-o", link, "--address", g.Admin).require(t, 0)
+		written, err := os.ReadFile(target)
+		require.NoError(t, err)
+		require.Contains(t, string(written), "wxgate backup")
+		info, err := os.Lstat(link)
+		require.NoError(t, err)
+		require.Equal(t, fs.ModeSymlink, info.Mode().Type(), "the link is still one")
+	})
+	t.Run("not in place of a directory", func(t *testing.T) {
+		out := operate(t, g, "backup", "-o", g.Dir, "--address", g.Admin).require(t, 2)
+		require.Contains(t, out.stderr, "is a directory: name a file in it")
+	})
+	t.Run("onto a full disk", func(t *testing.T) {
+		// By a link of the test's own: what took the place of a device would
+		// take it from all the machine.
+		full := filepath.Join(g.Dir, "full")
+		require.NoError(t, os.Symlink("/dev/full", full))
+		out := operate(t, g, "backup", "-o", full, "--address", g.Admin).require(t, 1)
+		require.Contains(t, out.stderr, "writing the backup: ")
+		require.Contains(t, out.stderr, "no space left")
+		require.NotContains(t, out.stderr, "the gateway's log", "it does not know")
 	})
 	t.Run("not over what is there", func(t *testing.T) {
 		out := operate(t, g, "restore", file, "--dir", filepath.Join(dir, "sessions")).require(t, 1)

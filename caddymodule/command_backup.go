@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,7 +25,7 @@ func backupCommand() *cobra.Command {
 Copies the sessions of the running gateway into a file, consistently and while it
 works on. Only the badger store can; Redis has its own ways. The file appears
 under its name only when it is whole; one that is there already is replaced. With
--o - it goes to stdout.
+-o - it goes to stdout. A device or a pipe is written to as it is.
 
 The copy is sealed like the store: keep the encryption key as well, and elsewhere.
 It is by default the file wxgate/encryption.key in Caddy's data directory. Whoever
@@ -50,17 +51,19 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 		if f, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return usageError{errors.New("a backup is no text for a terminal: send stdout elsewhere")}
 		}
-		return client.backup(cmd, cmd.OutOrStdout())
+		_, err := client.backup(cmd, cmd.OutOrStdout())
+		return err
+	}
+	info, err := os.Stat(output)
+	switch {
+	case err == nil && info.IsDir():
+		return usageError{fmt.Errorf("%s is a directory: name a file in it", output)}
+	case err == nil && !info.Mode().IsRegular():
+		return backupInto(cmd, client, output)
 	}
 	var size int64
-	err = writeWhole(output, func(f *os.File) error {
-		if err := client.backup(cmd, f); err != nil {
-			return err
-		}
-		info, err := f.Stat()
-		if err == nil {
-			size = info.Size()
-		}
+	err = writeWhole(output, func(f *os.File) (err error) {
+		size, err = client.backup(cmd, f)
 		return err
 	})
 	if err != nil {
@@ -70,25 +73,44 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 	return err
 }
 
-func (c *adminClient) backup(cmd *cobra.Command, w io.Writer) error {
+// backupInto writes a backup into what is no file, such as a pipe: a new file
+// must not take its place. It says nothing, for that may be /dev/stdout.
+func backupInto(cmd *cobra.Command, client *adminClient, output string) error {
+	f, err := os.OpenFile(output, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("opening the output: %w", err)
+	}
+	_, err = client.backup(cmd, f)
+	return errors.Join(err, f.Close())
+}
+
+func (c *adminClient) backup(cmd *cobra.Command, w io.Writer) (size int64, err error) {
 	resp, err := c.do(cmd.Context(), http.MethodGet, "/wxgate/backup")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer resp.Body.Close()
 	bar := newProgress(cmd, "backing up", 0, bytesForPeople)
 	defer bar.end()
-	if _, err := io.Copy(w, bar.reader(resp.Body)); err != nil {
-		return fmt.Errorf("receiving the backup: %w; the gateway's log may say more", err)
+	size, err = io.Copy(w, bar.reader(resp.Body))
+	switch {
+	case errors.As(err, new(*fs.PathError)): // of a file, which the network is not
+		return size, fmt.Errorf("writing the backup: %w", err)
+	case err != nil:
+		return size, fmt.Errorf("receiving the backup: %w; the gateway's log may say more", err)
 	}
-	return nil
+	return size, nil
 }
 
 func bytesForPeople(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
 
 // writeWhole makes a file that appears under its name only when write has
-// succeeded and the disk has it. Only its owner may read it.
+// succeeded and the disk has it. Only its owner may read it. Behind a symbolic
+// link it is the file that the link leads to.
 func writeWhole(path string, write func(*os.File) error) error {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return fmt.Errorf("making the file: %w", err)
