@@ -60,22 +60,35 @@ interrupted may be run again.
 
 func runMigrate(cmd *cobra.Command, _ []string) error {
 	ctx := cmd.Context()
-	from, err := openEnd(ctx, cmd, "from")
+	from, err := findEnd(ctx, cmd, "from")
 	if err != nil {
 		return err
 	}
 	defer from.release()
-	to, err := openEnd(ctx, cmd, "to")
+	to, err := findEnd(ctx, cmd, "to")
 	if err != nil {
 		return err
 	}
 	defer to.release()
+	if from.module.StoreName() == to.module.StoreName() {
+		return usageError{errors.New("--from and --to name the same store")}
+	}
+	source, err := from.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := to.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
 
 	bar := newProgress(cmd, "copied", 0, recordsForPeople)
-	n, err := session.Migrate(ctx, from.store, to.store, bar.set)
+	n, err := session.Migrate(ctx, source, target, bar.set)
 	bar.end()
 	// Only a store that was closed without an error has everything.
-	err = errors.Join(err, to.store.Close())
+	err = errors.Join(err, target.Close())
 	if errors.Is(err, session.ErrForeign) {
 		err = fmt.Errorf("%w; empty it and start again, or name another", err)
 	}
@@ -96,14 +109,15 @@ func recordsForPeople(n int64) string {
 	return humanize.Comma(n) + " records"
 }
 
-// An end is one end of a migration.
+// An end is one end of a migration: a store module, provisioned.
 type end struct {
-	store   session.Store
-	release func() // after the store was closed, which it does if need be
+	module  StoreModule
+	side    string // from or to
+	release func() // gives back what finding it took, after its store was closed
 }
 
-// openEnd opens the store that a flag names.
-func openEnd(ctx context.Context, cmd *cobra.Command, side string) (end, error) {
+// findEnd finds the store that a flag names, without opening it.
+func findEnd(ctx context.Context, cmd *cobra.Command, side string) (end, error) {
 	spec, _ := cmd.Flags().GetString(side)
 	if spec == "" {
 		return end{}, usageError{fmt.Errorf("say which store to copy %s: --%s badger:<directory>, redis://<host>:<port>, or another; see --help", side, side)}
@@ -111,44 +125,45 @@ func openEnd(ctx context.Context, cmd *cobra.Command, side string) (end, error) 
 	kind, rest, _ := strings.Cut(spec, ":")
 	switch {
 	case kind == "badger" && rest != "":
-		return openBadgerEnd(ctx, &BadgerStore{Dir: rest}, side)
+		return findBadger(ctx, rest, side)
 	case kind == "file" && rest != "" && side == "from":
-		return openBackupEnd(ctx, cmd, rest)
+		return unpackBackup(ctx, cmd, rest)
 	case kind == "config" && rest != "":
-		return openConfiguredEnd(ctx, rest, side)
+		return findConfigured(rest, side)
 	case kind == "redis" || kind == "rediss":
-		return openRedisEnd(ctx, cmd, spec, side)
+		return findRedis(ctx, cmd, spec, side)
 	}
 	// The text may hold a password, so it is not repeated.
 	return end{}, usageError{fmt.Errorf("--%s names no store: write badger:<directory>, file:<backup> (only --from), redis://<host>:<port> or config:<file>", side)}
 }
 
-// openModule provisions a store module and opens its store.
-func openModule(ctx context.Context, module StoreModule, side string) (end, error) {
-	if badger, ok := module.(*BadgerStore); ok && side == "from" && !badger.StoreExists() {
-		return end{}, fmt.Errorf("opening the store to copy from: there is no store in %s", badger.Dir)
+// open opens the store of an end.
+func (e end) open(ctx context.Context) (session.Store, error) {
+	if badger, ok := e.module.(*BadgerStore); ok && e.side == "from" && !badger.StoreExists() {
+		return nil, fmt.Errorf("opening the store to copy from: there is no store in %s", badger.Dir)
 	}
-	store, err := module.Open(ctx)
+	store, err := e.module.Open(ctx)
 	if errors.Is(err, badgerstore.ErrInUse) {
-		return end{}, fmt.Errorf("opening the store to copy %s: %w; stop the gateway, or let it write a backup (caddy wxgate backup -o FILE) and migrate --from file:FILE, which leaves out what happens afterwards", side, err)
+		return nil, fmt.Errorf("opening the store to copy %s: %w; stop the gateway, or let it write a backup (caddy wxgate backup -o FILE) and migrate --from file:FILE, which leaves out what happens afterwards", e.side, err)
 	}
 	if err != nil {
-		return end{}, fmt.Errorf("opening the store to copy %s: %w", side, err)
+		return nil, fmt.Errorf("opening the store to copy %s: %w", e.side, err)
 	}
-	return end{store: store, release: func() { _ = store.Close() }}, nil
+	return store, nil
 }
 
-func openBadgerEnd(ctx context.Context, badger *BadgerStore, side string) (end, error) {
+func findBadger(ctx context.Context, dir, side string) (end, error) {
 	cctx, cancel := caddy.NewContext(caddy.Context{Context: ctx})
-	defer cancel()
+	badger := &BadgerStore{Dir: dir}
 	if err := badger.Provision(cctx); err != nil {
+		cancel()
 		return end{}, err
 	}
-	return openModule(ctx, badger, side)
+	return end{badger, side, cancel}, nil
 }
 
-// openBackupEnd makes a store of a backup, for as long as the migration takes.
-func openBackupEnd(ctx context.Context, cmd *cobra.Command, file string) (end, error) {
+// unpackBackup makes a store of a backup, for as long as the migration takes.
+func unpackBackup(ctx context.Context, cmd *cobra.Command, file string) (end, error) {
 	dir, err := os.MkdirTemp("", "wxgate-migrate-")
 	if err != nil {
 		return end{}, fmt.Errorf("making a directory for the backup: %w", err)
@@ -158,21 +173,21 @@ func openBackupEnd(ctx context.Context, cmd *cobra.Command, file string) (end, e
 		remove()
 		return end{}, err
 	}
-	opened, err := openBadgerEnd(ctx, &BadgerStore{Dir: dir}, "from")
+	e, err := findBadger(ctx, dir, "from")
 	if err != nil {
 		remove()
 		return end{}, err
 	}
-	closeStore := opened.release
-	opened.release = func() {
-		closeStore()
+	release := e.release
+	e.release = func() {
+		release()
 		remove()
 	}
-	return opened, nil
+	return e, nil
 }
 
-// openConfiguredEnd opens the store that a configuration names.
-func openConfiguredEnd(ctx context.Context, file, side string) (end, error) {
+// findConfigured finds the store that a configuration names.
+func findConfigured(file, side string) (end, error) {
 	conf, err := loadConfiguration(file, "")
 	if err != nil {
 		return end{}, err
@@ -185,14 +200,13 @@ func openConfiguredEnd(ctx context.Context, file, side string) (end, error) {
 	if err != nil {
 		return end{}, err
 	}
-	defer release()
-	return openModule(ctx, module, side)
+	return end{module, side, release}, nil
 }
 
 // migrateTimeout bounds one command of a Redis: nobody waits for a page here.
 const migrateTimeout = 10 * time.Second
 
-func openRedisEnd(ctx context.Context, cmd *cobra.Command, address, side string) (end, error) {
+func findRedis(ctx context.Context, cmd *cobra.Command, address, side string) (end, error) {
 	if u, err := url.Parse(address); err == nil {
 		if _, has := u.User.Password(); has {
 			return end{}, usageError{fmt.Errorf("--%s: a password on the command line is visible to everyone on this machine: give it as WXGATE_%s_PASSWORD or with --%s-password-file", side, strings.ToUpper(side), side)}
@@ -211,14 +225,14 @@ func openRedisEnd(ctx context.Context, cmd *cobra.Command, address, side string)
 	}
 	redis.KeyPrefix, _ = cmd.Flags().GetString(side + "-key-prefix")
 	cctx, cancel := caddy.NewContext(caddy.Context{Context: ctx})
-	defer cancel()
 	if err := redis.Provision(cctx); err != nil {
+		cancel()
 		return end{}, fmt.Errorf("--%s: %w", side, err)
 	}
 	// They are not placeholders, so they do not go through Provision.
 	redis.username, _ = cmd.Flags().GetString(side + "-username")
 	redis.password = password
-	return openModule(ctx, redis, side)
+	return end{redis, side, cancel}, nil
 }
 
 // endPassword reads the password of a Redis from a file or the environment.
