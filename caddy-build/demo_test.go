@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -122,15 +123,27 @@ func TestDemoListensOnLoopbackOnly(t *testing.T) {
 		"an address":       "192.0.2.1:18080",
 		"a name":           "example.com:18080",
 		"no port":          "127.0.0.1",
+		"no such port":     "127.0.0.1:99999",
 		"loopback, mapped": "[::ffff:192.0.2.1]:18080",
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := exec.Command(gatewaytest.Binary(t), "wxgate", "demo", "--listen", listen).CombinedOutput()
-			require.Error(t, err)
-			require.Contains(t, string(out), "127.0.0.1:8080", "it says what to write")
-			require.NotContains(t, string(out), "panic")
+			out := finish(t, exec.Command(gatewaytest.Binary(t), "wxgate", "demo", "--listen", listen)).require(t, 2)
+			require.Regexp(t, "^Error: .*127.0.0.1:8080", out.stderr, "it says what to write")
+			require.NotContains(t, out.stderr, "panic")
 		})
 	}
+}
+
+// TestDemoHasItsPortAlone proves that a second demo does not take half of the
+// first one's requests.
+func TestDemoHasItsPortAlone(t *testing.T) {
+	listen := gatewaytest.FreeAddr(t)
+	demo := func() *exec.Cmd { return exec.Command(gatewaytest.Binary(t), "wxgate", "demo", "--listen", listen) }
+	startDemo(t, demo())
+	second := demo()
+	timer := time.AfterFunc(time.Minute, func() { _ = second.Process.Kill() })
+	defer timer.Stop()
+	require.Contains(t, finish(t, second).require(t, 1).stderr, "--listen 127.0.0.1:8081")
 }
 
 func TestDemoEndsOnCtrlC(t *testing.T) {

@@ -169,6 +169,7 @@ func TestCommandsTellScriptsWhatHappened(t *testing.T) {
 		"a URL for an address":   {[]string{"stats", "--address", "http://localhost:2019"}, 2, "such as localhost:2019"},
 		"a path behind it":       {[]string{"stats", "--address", "localhost:2019/"}, 2, "such as localhost:2019"},
 		"no configuration":       {[]string{"stats", "--config", g.Dir + "/nothing"}, 1, "reading configuration"},
+		"no such demo":           {[]string{"demo", "x"}, 2, "usage: caddy wxgate demo"},
 		"no output":              {[]string{"backup"}, 2, "-o"},
 		"no directory":           {[]string{"restore", config}, 2, "--dir"},
 		"nothing to restore":     {[]string{"restore", g.Dir + "/nothing", "--dir", g.Dir + "/new"}, 1, "opening the backup"},

@@ -15,13 +15,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/template"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
 	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
@@ -46,50 +46,54 @@ what it received, all in this process and on loopback, and prints the curl lines
 to try. Sessions are kept in a temporary directory, or in the one that is given.
 
 It is a sandbox: whoever reaches it can log in as anyone.`,
-		Args: cobra.NoArgs,
+		Args: arguments(0),
+		RunE: run(runDemo),
 	}
 	cmd.Flags().String("listen", "127.0.0.1:8080", "Loopback address to listen on")
 	cmd.Flags().String("dir", "", "Directory to keep sessions in (default: a temporary one)")
-	cmd.RunE = caddycmd.WrapCommandFuncForCobra(runDemo)
 	return cmd
 }
 
-func runDemo(fl caddycmd.Flags) (int, error) {
+func runDemo(cmd *cobra.Command, _ []string) error {
 	caddy.TrapSignals()
-	listen, err := demoAddress(fl.String("listen"))
+	where, _ := cmd.Flags().GetString("listen")
+	listen, err := demoAddress(where)
 	if err != nil {
-		return caddy.ExitCodeFailedStartup, err
+		return err
 	}
-	dir, err := demoDir(fl.String("dir"))
+	kept, _ := cmd.Flags().GetString("dir")
+	dir, err := demoDir(kept)
 	if err != nil {
-		return caddy.ExitCodeFailedStartup, err
+		return err
 	}
 	if err := startDemo(listen, dir); err != nil {
-		return caddy.ExitCodeFailedStartup, err
+		return err
 	}
-	printDemo(os.Stdout, "http://"+listen.String())
-	select {}
+	printDemo(cmd.OutOrStdout(), "http://"+listen.String())
+	select {} // until a signal, which Caddy has trapped
 }
 
 // demoAddress refuses every address that others could reach.
 func demoAddress(listen string) (netip.AddrPort, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("--listen takes host:port, such as 127.0.0.1:8080: %w", err)
+		return netip.AddrPort{}, usageError{fmt.Errorf("--listen takes host:port, such as 127.0.0.1:8080: %w", err)}
 	}
 	if host == "localhost" {
 		host = "127.0.0.1"
 	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return netip.AddrPort{}, usageError{fmt.Errorf("--listen takes host:port, such as 127.0.0.1:8080: %q is not a port", port)}
+	}
 	address, err := netip.ParseAddrPort(net.JoinHostPort(host, port))
 	if err != nil || !address.Addr().IsLoopback() {
-		return netip.AddrPort{}, fmt.Errorf("the demo is a sandbox where anyone can log in as anyone, so it listens on loopback only, such as 127.0.0.1:8080; %q is not loopback", listen)
+		return netip.AddrPort{}, usageError{fmt.Errorf("the demo is a sandbox where anyone can log in as anyone, so it listens on loopback only, such as 127.0.0.1:8080; %q is not loopback", listen)}
 	}
-	if address.Port() != 0 {
-		return address, nil
-	}
-	ln, err := net.Listen("tcp", listen)
+	// Caddy would share the port with another Caddy, and each would get some
+	// of the requests. Port 0 becomes a free one.
+	ln, err := net.Listen("tcp", address.String())
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("finding a free port: %w", err)
+		return netip.AddrPort{}, fmt.Errorf("%w; is another demo running? Give this one another port: --listen 127.0.0.1:8081", err)
 	}
 	defer ln.Close()
 	return ln.Addr().(*net.TCPAddr).AddrPort(), nil
