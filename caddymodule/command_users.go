@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -75,10 +77,7 @@ func printCounts(w io.Writer, what string, counts map[string]int64) {
 		}
 	}
 	slices.SortFunc(names, func(a, b string) int {
-		if counts[a] != counts[b] {
-			return int(counts[b] - counts[a])
-		}
-		return len(a) - len(b)
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
 	})
 	if len(names) == 0 {
 		fmt.Fprintf(w, "%s\tnone\n", what)
@@ -95,9 +94,9 @@ func userCommand() *cobra.Command {
 		Short: "Shows the live sessions of a user",
 		Long: `
 Shows the live sessions of a user, oldest first. A session's id names it, in logs
-and for revoke, and opens nothing. In logs a hash stands for the openid; it is
-shown, too. If the gateway serves one mini program, --appid
-is not needed. An openid that begins with a dash is written behind --.`,
+and for revoke, and opens nothing. In logs a hash stands for the openid; it is shown,
+too. If the gateway serves one mini program, --appid is not needed. An openid that
+begins with a dash is written last, behind --.`,
 		Args: arguments(1),
 		RunE: run(runUser),
 	}
@@ -125,7 +124,7 @@ func runUser(cmd *cobra.Command, args []string) error {
 // findUser returns the route of the user whom the command names.
 func findUser(cmd *cobra.Command, openID string) (*adminClient, string, error) {
 	if openID == "" {
-		return nil, "", usageError{fmt.Errorf("the openid is empty")}
+		return nil, "", usageError{errors.New("the openid is empty")}
 	}
 	client, err := newAdminClient(cmd)
 	if err != nil {
@@ -174,7 +173,7 @@ in the application.`,
 	adminFlags(cmd)
 	jsonFlag(cmd)
 	cmd.Flags().String("appid", "", "The mini program; may be left out if there is one")
-	cmd.Flags().String("session", "", "End only the session with this id, as `user` shows it")
+	cmd.Flags().String("session", "", "End only the session with this id, as the command user shows it")
 	return cmd
 }
 
