@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
 )
 
 // series are the gateway's series at /metrics, by their text: a name and labels.
@@ -126,6 +128,35 @@ func TestMetricsCountAndSurviveReload(t *testing.T) {
 			require.NotContains(t, text, openID, "labels come from closed sets")
 		}
 	}
+}
+
+// TestAClientThatLeavesIsNoOutage proves that a user who closes the mini program
+// while the store is being asked does not set off the alert for outages.
+func TestAClientThatLeavesIsNoOutage(t *testing.T) {
+	redis := redistest.Start(t)
+	g := gatewaytest.Start(t, gatewaytest.Config{
+		Options: "log {\nlevel DEBUG\n}",
+		App:     "encryption_key {env.WXGATE_KEY}\nstore redis " + redis.Addr + " {\ntimeout 1m\nclient_cache off\n}",
+		Env:     []string{"WXGATE_KEY=" + someKey},
+	})
+	token := g.Login("alice").Token
+	redis.Stop()
+	conn, err := net.Dial("tcp", g.Addr)
+	require.NoError(t, err)
+	_, err = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n3rd_session: %s\r\n\r\n", g.Addr, token)
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	g.Eventually(func() bool {
+		return len(parseLog(t, g.Output(), func(l logLine) bool { return l["msg"] == "request rejected" })) > 0
+	}, "the gateway gives the request up")
+	redis.Continue()
+	now := scrape(t, g)
+	for text, n := range now {
+		if strings.HasPrefix(text, "wxgate_requests_total") {
+			require.Zero(t, n, text)
+		}
+	}
+	require.Zero(t, now[`wxgate_store_errors_total{op="get"}`])
 }
 
 // expressions are what the dashboard and the rules ask Prometheus.

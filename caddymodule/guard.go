@@ -34,6 +34,8 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		h.metrics.missing.Inc()
 	case errors.Is(err, session.ErrInvalid):
 		h.metrics.invalid.Inc()
+	case r.Context().Err() != nil:
+		// Nobody waits for the answer any more; that is no outage.
 	default:
 		h.metrics.unavailable.Inc()
 	}
