@@ -14,7 +14,7 @@ var collected = newMetrics()
 // resultOK is the result of what went well.
 const resultOK = "ok"
 
-// The results of a request that is not a login or logout.
+// The results of a request that is not a login, logout or health check.
 const (
 	resultAllowed     = "allowed"
 	resultPublic      = "public"
@@ -63,7 +63,7 @@ func newMetrics() *metrics {
 			Name: "wxgate_logins_total", Help: "Logins by mini program and result.",
 		}, []string{"appid", "result"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "wxgate_requests_total", Help: "Requests other than logins by result.",
+			Name: "wxgate_requests_total", Help: "Requests other than logins, logouts and health checks by result.",
 		}, []string{"result"}),
 		exchanges: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "wxgate_exchange_duration_seconds", Help: "Time of one code2Session exchange, waiting and retry included.",
