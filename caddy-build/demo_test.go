@@ -28,6 +28,10 @@ type demo struct {
 // startDemo runs a command that serves the demo, until it says how to stop it.
 func startDemo(t *testing.T, cmd *exec.Cmd) *demo {
 	t.Helper()
+	if cmd.Env == nil {
+		// It is killed, and could not remove its directory.
+		cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	}
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	cmd.Stderr = os.Stderr
