@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
 )
 
 // logLine is one line of a log in JSON.
@@ -107,6 +109,51 @@ func TestEachActionLeavesOneLine(t *testing.T) {
 			require.NotContains(t, text, secret)
 		}
 	}
+}
+
+// TestWhyAnActionFailed proves that the line of an action that failed says
+// whether the store is to blame, and why it failed.
+func TestWhyAnActionFailed(t *testing.T) {
+	action := func(g *gatewaytest.Gateway, msg string) (line logLine) {
+		g.Eventually(func() bool {
+			for _, line = range parseLog(t, g.Output(), func(l logLine) bool { return l["logger"] == "wxgate" && l["msg"] == msg }) {
+				return true
+			}
+			return false
+		}, msg+" is in the log")
+		return line
+	}
+	t.Run("the store", func(t *testing.T) {
+		redis := redistest.Start(t)
+		g := gatewaytest.Start(t, gatewaytest.Config{
+			App: "encryption_key {env.KEY}\nstore redis " + redis.Addr, Env: []string{"KEY=" + someKey},
+		})
+		alice := g.OpenID("alice")
+		g.Login("alice")
+		redis.Kill()
+		operate(t, g, "revoke", alice, "--address", g.Admin).require(t, 4)
+		line := action(g, "revocation")
+		require.Equal(t, "error", line["level"])
+		require.Equal(t, "store_unavailable", line["result"])
+		require.Contains(t, line["error"], "redis")
+		require.NotContains(t, line["error"], alice)
+	})
+	t.Run("the one who asked", func(t *testing.T) {
+		g := gatewaytest.Start(t, gatewaytest.Config{App: "login_rate off"})
+		logins := keepLoggingIn(t, g)
+		logins.await(1500) // more than a socket takes ahead
+		logins.stop()
+		conn, err := net.Dial("unix", strings.TrimPrefix(g.Admin, "unix/"))
+		require.NoError(t, err)
+		_, err = conn.Write([]byte("GET /wxgate/backup HTTP/1.1\r\nHost: admin\r\n\r\n"))
+		require.NoError(t, err)
+		_, err = conn.Read(make([]byte, 100))
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		line := action(g, "backup")
+		require.Equal(t, "info", line["level"])
+		require.Equal(t, "canceled", line["result"])
+	})
 }
 
 // TestDoctorIsRightAboutLogsOfErrors shows why the doctor asks for a filter even

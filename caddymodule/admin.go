@@ -280,6 +280,9 @@ func serveBackup(g gateway, w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "no-store")
 	out := &countingWriter{w: w}
 	err := g.sessions.Backup(r.Context(), out)
+	if out.failed {
+		err = context.Canceled // nobody takes it any more; the store is well
+	}
 	g.recordAction(r, "backup", err, zap.Int64("bytes", out.n))
 	if err != nil && out.n > 0 {
 		// The status is on its way. A connection that breaks off tells the
@@ -292,30 +295,37 @@ func serveBackup(g gateway, w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// countingWriter counts what went through it.
+// countingWriter counts what went through it, and notes if it could not.
 type countingWriter struct {
-	w io.Writer
-	n int64
+	w      io.Writer
+	n      int64
+	failed bool
 }
 
 func (c *countingWriter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.n += int64(n)
+	c.failed = c.failed || err != nil
 	return n, err
 }
 
-// recordAction leaves the line of what an operator did in the log.
+// recordAction leaves the line of what an operator did in the log: at level
+// error, and with the error, if there was trouble with the store.
 func (a *App) recordAction(r *http.Request, what string, err error, fields ...zap.Field) {
-	result := "ok"
+	level, result := zap.InfoLevel, resultOK
 	switch {
+	case err == nil:
 	case errors.Is(err, session.ErrNoSuchUser), errors.Is(err, session.ErrInvalid):
 		result = "not_found"
 	case errors.Is(err, errors.ErrUnsupported):
 		result = "unsupported"
-	case err != nil:
+	case errors.Is(err, context.Canceled):
 		result = toAnswer(err).name
+	default:
+		level, result = zap.ErrorLevel, toAnswer(err).name
+		fields = append(fields, zap.Error(err))
 	}
-	a.logger.Info(what, append(fields, zap.String("client_ip", adminClientIP(r)), zap.String("result", result))...)
+	a.logger.Log(level, what, append(fields, zap.String("client_ip", adminClientIP(r)), zap.String("result", result))...)
 }
 
 // adminClientIP is empty for the peer of a unix socket.

@@ -239,7 +239,7 @@ func (h *Handler) logout(r *http.Request) (*session.Session, error) {
 
 // recordLogin counts a login and leaves its line in the log.
 func (a *App) recordLogin(r *http.Request, appID string, created session.Created, err error) {
-	result := "ok"
+	result := resultOK
 	fields := []zap.Field{zap.String("appid", appID), zap.String("client_ip", clientIP(r))}
 	if err != nil {
 		result = toAnswer(err).name
@@ -259,7 +259,7 @@ func (a *App) recordLogin(r *http.Request, appID string, created session.Created
 
 // recordEnd leaves the line of a logout or revocation in the log.
 func (a *App) recordEnd(what string, s *session.Session, clientIP string, err error) {
-	result := "ok"
+	result := resultOK
 	if err != nil {
 		result = toAnswer(err).name
 	}
