@@ -83,7 +83,10 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 
 func parseMiniProgram(d *caddyfile.Dispenser) (MiniProgram, error) {
 	args := d.RemainingArgs()
-	if len(args) < 2 || len(args) > 3 {
+	switch {
+	case len(args) < 2:
+		return MiniProgram{}, d.Errf("miniprogram takes <appid> <secret> [<old secret>], not %d arguments; a {$NAME} that is not set is none", len(args))
+	case len(args) > 3:
 		return MiniProgram{}, d.Errf("miniprogram takes <appid> <secret> [<old secret>], not %d arguments", len(args))
 	}
 	mp := MiniProgram{AppID: args[0], Secret: args[1]}
