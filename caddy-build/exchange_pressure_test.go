@@ -76,6 +76,20 @@ func TestBreakerAndConcurrencyKeepUsersFromWaiting(t *testing.T) {
 	}, "the breaker closes")
 }
 
+// TestALoopingUserLocksNobodyOut: WeChat limits each user (45011), and a client can
+// bring that about at will.
+func TestALoopingUserLocksNobodyOut(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	tooOften := int64(45011)
+	g.WeChat.Script(fakewechat.Script{Errcode: &tooOften, Calls: 20})
+	for range 20 {
+		resp := g.Post("/login", `{"code":"`+g.WeChat.IssueCode(gatewaytest.AppID, "looper")+`"}`)
+		require.Equal(t, http.StatusTooManyRequests, resp.Status, resp.Body)
+		require.Equal(t, "60", resp.Header.Get("Retry-After"))
+	}
+	g.Login("alice")
+}
+
 // TestLiveSessionsWhileWeChatHangs logs the latencies; that every request is
 // answered while logins hang is what it asserts.
 func TestLiveSessionsWhileWeChatHangs(t *testing.T) {

@@ -58,13 +58,15 @@ func isHealthy(err error) bool {
 
 // saysNothing says that an outcome tells neither way whether WeChat is of use: the
 // caller went away, or WeChat answered with an errcode that concerns the one
-// user or that nobody knows.
+// user or that nobody knows. 45011 is the limit of one user, who must not be able to
+// open the breaker for everyone by logging in in a loop.
 func saysNothing(err error) bool {
 	var e *Error
 	if !errors.As(err, &e) {
 		return false
 	}
-	return e.Kind == Canceled || e.Kind == RejectedGateway && !isConfiguration(e.Errcode)
+	return e.Kind == Canceled || e.Kind == RateLimited ||
+		e.Kind == RejectedGateway && !isConfiguration(e.Errcode)
 }
 
 // refusal returns the error to give without waiting for a place, or nil.
