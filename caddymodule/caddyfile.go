@@ -261,10 +261,11 @@ func block(d *caddyfile.Dispenser, opts options) error {
 		word := d.Val()
 		read, once := opts[word]
 		if !once {
-			var known bool
-			if read, known = opts["*"+word]; !known || strings.HasPrefix(word, "*") {
-				return d.Errf("unrecognized option %q", word)
-			}
+			read = opts["*"+word]
+		}
+		// The star is our mark and nothing that a file may say.
+		if read == nil || strings.HasPrefix(word, "*") {
+			return d.Errf("unrecognized option %q", word)
 		}
 		if once && seen[word] {
 			return d.Errf("option %s is written twice", word)
