@@ -278,6 +278,8 @@ func TestClientBytesStayLiteral(t *testing.T) {
 		"CR LF": `{"code":"a\r\nb"}`, "space": `{"code":"a b"}`, "NUL": `{"code":"a\u0000b"}`, "half a surrogate": `{"code":"\ud800"}`,
 		"not UTF-8": "{\"code\":\"\xff\"}", "long": `{"code":"` + strings.Repeat("a", 129) + `"}`, "empty": `{"code":""}`, "null": `{"code":null}`,
 		"none": `{}`, "number": `{"code":7}`, "list": `["a"]`, "trailing": `{"code":"a"}x`, "mock": `{"code":"the code is a mock one"}`,
+		"code twice": `{"code":"a","code":"b"}`, "appid twice": `{"code":"a","appid":"` + gatewaytest.AppID + `","appid":"` + gatewaytest.AppID + `"}`,
+		"another case": `{"Code":"a"}`, "only a string": `"a"`, "nothing": ``,
 		"bad appid": `{"code":"a","appid":"shop"}`, "unknown appid": `{"code":"a","appid":"wx00000000000000ff"}`,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -30,6 +29,11 @@ const (
 
 	// loginBodyTime is how long a client may take to send these 4 KiB.
 	loginBodyTime = 10 * time.Second
+)
+
+const (
+	errNotLoginJSON = badRequest(`the body is not JSON like {"code":"…"}`)
+	errLoginTwice   = badRequest("code or appid stands twice")
 )
 
 // loginRequest is what a client sends to log in.
@@ -116,24 +120,38 @@ func valueOr(value, other string) string {
 }
 
 // parseLoginJSON reads {"code":"…","appid":"…"}; other members are the client's
-// business.
+// business. A member is taken under its exact name and once, so that nobody in front
+// of the gateway reads another code than it does.
 func parseLoginJSON(body []byte) (loginRequest, error) {
-	var in struct {
-		Code  *string `json:"code"`
-		AppID *string `json:"appid"`
-	}
 	// Invalid UTF-8 would be replaced on the way, and another code be sent.
 	if !utf8.Valid(body) {
 		return loginRequest{}, badRequest("the body is not UTF-8")
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if err := dec.Decode(&in); err != nil {
-		return loginRequest{}, badRequest(`the body is not JSON like {"code":"…"}`)
+	object, isObject, err := parseObject(body)
+	if err != nil || !isObject {
+		return loginRequest{}, errNotLoginJSON
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		return loginRequest{}, badRequest("the body goes on after the JSON object")
+	var code, appID *string
+	seen := make(map[string]bool)
+	for _, member := range object.members {
+		var field **string
+		switch member.name {
+		case "code":
+			field = &code
+		case "appid":
+			field = &appID
+		default:
+			continue
+		}
+		if seen[member.name] {
+			return loginRequest{}, errLoginTwice
+		}
+		seen[member.name] = true
+		if err := json.Unmarshal(member.value, field); err != nil {
+			return loginRequest{}, errNotLoginJSON
+		}
 	}
-	return checkLogin(in.Code, in.AppID)
+	return checkLogin(code, appID)
 }
 
 func parseLoginForm(body []byte) (loginRequest, error) {
@@ -148,7 +166,7 @@ func parseLoginForm(body []byte) (loginRequest, error) {
 		return &form[name][0]
 	}
 	if len(form["code"]) > 1 || len(form["appid"]) > 1 {
-		return loginRequest{}, badRequest("code or appid stands twice")
+		return loginRequest{}, errLoginTwice
 	}
 	return checkLogin(one("code"), one("appid"))
 }
