@@ -38,11 +38,12 @@ type App struct {
 	WeChatProxy string `json:"wechat_proxy,omitempty"`
 
 	// How long one exchange with WeChat may take as a whole: waiting for a
-	// free slot, the call, and the one retry that WeChat asks for. Default: 5s
+	// free slot (at most half of it), the call, and the one retry that WeChat
+	// asks for. Default: 5s
 	ExchangeTimeout caddy.Duration `json:"exchange_timeout,omitempty"`
 
 	// How many calls to WeChat may be in flight. More logins wait, for at most
-	// exchange_timeout, and are then answered 503. Default: 64
+	// half of exchange_timeout, and are then answered 503. Default: 64
 	ExchangeConcurrency int `json:"exchange_concurrency,omitempty"`
 
 	// How often one client address may log in. Carriers put many users behind
@@ -185,8 +186,9 @@ func (a *App) setDefaults() {
 		a.ExchangeConcurrency = defaultExchangeConcurrency
 	}
 	if a.LoginRate == nil {
-		a.LoginRate = &LoginRate{Events: defaultLoginEvents, Window: caddy.Duration(defaultLoginWindow)}
+		a.LoginRate = new(LoginRate)
 	}
+	a.LoginRate.setDefaults()
 	if a.Session == nil {
 		a.Session = new(SessionPolicy)
 	}
@@ -229,8 +231,8 @@ func (a *App) check() error {
 			return fmt.Errorf("wechat_proxy: %w", err)
 		}
 	}
-	if a.ExchangeTimeout < 0 {
-		return errors.New("exchange_timeout must be positive")
+	if err := checkDuration(a.ExchangeTimeout); err != nil {
+		return fmt.Errorf("exchange_timeout: %w", err)
 	}
 	if a.ExchangeConcurrency < 0 {
 		return errors.New("exchange_concurrency must be at least 1")
@@ -238,11 +240,25 @@ func (a *App) check() error {
 	if err := a.LoginRate.check(); err != nil {
 		return fmt.Errorf("login_rate: %w", err)
 	}
-	if a.Session.IdleTimeout < 0 || a.Session.Lifetime < 0 {
-		return errors.New("session: idle_timeout and lifetime must be positive")
+	if err := checkDuration(a.Session.IdleTimeout); err != nil {
+		return fmt.Errorf("session: idle_timeout: %w", err)
+	}
+	if err := checkDuration(a.Session.Lifetime); err != nil {
+		return fmt.Errorf("session: lifetime: %w", err)
 	}
 	if *a.Session.MaxPerUser < 0 {
 		return errors.New("session: max_per_user must be 0 (no limit) or more")
+	}
+	return nil
+}
+
+// minDuration is the least that a duration may be. Nobody means less, but in JSON
+// a number is nanoseconds, and whoever writes 60 means a minute.
+const minDuration = time.Millisecond
+
+func checkDuration(d caddy.Duration) error {
+	if time.Duration(d) < minDuration {
+		return fmt.Errorf("%v is less than %v; a number in JSON is nanoseconds, so write a text such as \"5s\"", time.Duration(d), minDuration)
 	}
 	return nil
 }

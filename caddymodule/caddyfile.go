@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -118,7 +117,7 @@ func parseLoginRate(d *caddyfile.Dispenser) (*LoginRate, error) {
 		return nil, d.Errf("login_rate: %q is not a number of 1 or more", args[0])
 	}
 	window, err := caddy.ParseDuration(args[1])
-	if err != nil || window <= 0 {
+	if err != nil || window < minDuration {
 		return nil, d.Errf("login_rate: %q is not a duration such as 1m", args[1])
 	}
 	return &LoginRate{Events: events, Window: caddy.Duration(window)}, nil
@@ -331,7 +330,7 @@ func durationArg(d *caddyfile.Dispenser) (caddy.Duration, error) {
 		return 0, err
 	}
 	dur, err := caddy.ParseDuration(text)
-	if err != nil || dur < time.Millisecond {
+	if err != nil || dur < minDuration {
 		return 0, d.Errf("%s: %q is not a duration of 1ms or more, such as 500ms, 72h or 30d", word, text)
 	}
 	return caddy.Duration(dur), nil

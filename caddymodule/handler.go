@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -178,8 +177,8 @@ func (h *Handler) check() error {
 			return fmt.Errorf("miniprograms: %s is not declared by a `miniprogram` line of the global options", appID)
 		}
 	}
-	if h.Recheck < 0 {
-		return errors.New("recheck must be positive")
+	if err := checkDuration(h.Recheck); err != nil {
+		return fmt.Errorf("recheck: %w", err)
 	}
 	if h.OpenData != nil {
 		if err := h.OpenData.check(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"path"
@@ -57,8 +58,11 @@ func (o *OpenData) check() error {
 			return err
 		}
 	}
-	if *o.MaxAge < 0 {
-		return errors.New("max_age must be positive, or 0 for any age")
+	if *o.MaxAge == 0 {
+		return nil // any age
+	}
+	if err := checkDuration(*o.MaxAge); err != nil {
+		return fmt.Errorf("max_age: %w", err)
 	}
 	return nil
 }

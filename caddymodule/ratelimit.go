@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"time"
@@ -33,12 +34,24 @@ const (
 	maxAddresses = 100_000
 )
 
+func (l *LoginRate) setDefaults() {
+	if l.Events == 0 {
+		l.Events = defaultLoginEvents
+	}
+	if l.Window == 0 {
+		l.Window = caddy.Duration(defaultLoginWindow)
+	}
+}
+
 func (l *LoginRate) check() error {
 	if l.Off {
 		return nil
 	}
-	if l.Events < 1 || l.Window <= 0 {
-		return errors.New("events and window must be positive, or off true")
+	if l.Events < 1 {
+		return errors.New("events must be 1 or more, or off true")
+	}
+	if err := checkDuration(l.Window); err != nil {
+		return fmt.Errorf("window: %w", err)
 	}
 	return nil
 }

@@ -121,8 +121,11 @@ func (s *RedisStore) check() error {
 	if s.DB < 0 {
 		return errors.New("db must be 0 or more")
 	}
-	if s.DialTimeout < 0 || s.Timeout < 0 {
-		return errors.New("dial_timeout and timeout must be positive")
+	if err := checkDuration(s.DialTimeout); err != nil {
+		return fmt.Errorf("dial_timeout: %w", err)
+	}
+	if err := checkDuration(s.Timeout); err != nil {
+		return fmt.Errorf("timeout: %w", err)
 	}
 	return nil
 }
