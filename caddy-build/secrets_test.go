@@ -3,6 +3,8 @@ package main_test
 import (
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -61,6 +63,53 @@ http://$LISTEN {
 	}
 }
 `
+
+// TestProxyPasswordStaysSecret logs in through a proxy that wants a password.
+func TestProxyPasswordStaysSecret(t *testing.T) {
+	const password = "canary-of-the-proxy"
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		login := &http.Request{Header: http.Header{"Authorization": r.Header["Proxy-Authorization"]}}
+		if user, given, _ := login.BasicAuth(); user != "gate" || given != password {
+			w.WriteHeader(http.StatusProxyAuthRequired)
+			return
+		}
+		(&httputil.ReverseProxy{Rewrite: func(*httputil.ProxyRequest) {}}).ServeHTTP(w, r)
+	}))
+	t.Cleanup(proxy.Close)
+	address := strings.TrimPrefix(proxy.URL, "http://")
+
+	for name, url := range map[string]string{"the password": "http://gate:{env.PROXY_PASSWORD}@" + address, "the whole URL": "{env.PROXY}"} {
+		t.Run(name, func(t *testing.T) {
+			g := gatewaytest.Start(t, gatewaytest.Config{App: "wechat_proxy " + url, Env: []string{
+				"PROXY_PASSWORD=" + password, "PROXY=http://gate:" + password + "@" + address,
+			}})
+			g.Login("alice")
+			resp, err := gatewaytest.ReadResponse(g.AdminClient().Get("http://admin/config/"))
+			require.NoError(t, err)
+			autosave, err := os.ReadFile(filepath.Join(g.Dir, "config", "caddy", "autosave.json"))
+			require.NoError(t, err)
+			out, err := g.Try("wxgate", "check", "--config", filepath.Join(g.Dir, "Caddyfile"), "--address", g.Admin)
+			require.NoError(t, err, out)
+			require.NotContains(t, out, "written out")
+			for what, text := range map[string]string{"/config": resp.Body, "autosave.json": string(autosave), "log": g.Output(), "check": out} {
+				require.NotContains(t, text, password, what)
+			}
+			require.Contains(t, resp.Body, url)
+		})
+	}
+
+	t.Run("written out", func(t *testing.T) {
+		g := gatewaytest.New(t)
+		path := g.WriteConfig(gatewaytest.Config{App: "wechat_proxy http://gate:" + password + "@" + address})
+		for _, args := range [][]string{{"validate", "--adapter", "caddyfile"}, {"wxgate", "check", "--address", g.Admin}} {
+			out, err := g.Try(append(args, "--config", path)...)
+			require.NoError(t, err, out)
+			require.Contains(t, out, "written out")
+			require.Contains(t, out, "the password of wechat_proxy")
+			require.NotContains(t, out, password)
+		}
+	})
+}
 
 func TestCanariesAppearNowhere(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{Whole: everySurface, Env: []string{"WXGATE_KEY=" + someKey}})

@@ -34,7 +34,8 @@ type App struct {
 	WeChatAPI string `json:"wechat_api,omitempty"`
 
 	// The URL of a proxy on the way to WeChat. The proxy of the environment
-	// is not used. Default: none
+	// is not used. The whole URL, or the password in it, may be written as
+	// {env.NAME} or {file./path}. Default: none
 	WeChatProxy string `json:"wechat_proxy,omitempty"`
 
 	// How long one exchange with WeChat may take as a whole: waiting for a
@@ -159,9 +160,16 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.resolveKeys(); err != nil {
 		return err
 	}
+	proxy, written, err := resolveProxy(a.WeChatProxy)
+	if err != nil {
+		return err
+	}
+	if written {
+		a.warnWritten("the password of wechat_proxy")
+	}
 	a.wechat, err = wechat.NewClient(wechat.Config{
 		BaseURL:      a.WeChatAPI,
-		ProxyURL:     a.WeChatProxy,
+		ProxyURL:     proxy,
 		Timeout:      time.Duration(a.ExchangeTimeout),
 		Concurrency:  a.ExchangeConcurrency,
 		MiniPrograms: secrets,
@@ -227,7 +235,7 @@ func (a *App) check() error {
 		return fmt.Errorf("wechat_api: %w", err)
 	}
 	if a.WeChatProxy != "" {
-		if err := wechat.ValidateProxyURL(a.WeChatProxy); err != nil {
+		if err := checkProxy(a.WeChatProxy); err != nil {
 			return fmt.Errorf("wechat_proxy: %w", err)
 		}
 	}

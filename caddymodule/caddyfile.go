@@ -53,7 +53,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			return err
 		},
 		"wechat_proxy": func() (err error) {
-			a.WeChatProxy, err = checkedArg(d, wechat.ValidateProxyURL)
+			a.WeChatProxy, err = checkedArg(d, checkProxy)
 			return err
 		},
 		"exchange_timeout":     func() (err error) { a.ExchangeTimeout, err = durationArg(d); return err },

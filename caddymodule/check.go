@@ -63,6 +63,7 @@ type doctor struct {
 	conf     *configuration
 	app      *App       // with its defaults, not provisioned
 	running  *statsView // of the gateway that runs, or nil
+	proxy    string     // the way to WeChat, resolved; empty if it is direct
 	findings []finding
 }
 

@@ -15,19 +15,25 @@ const subjectKey = "encryption key"
 // fixWritten is what to do about a secret that stands in the configuration.
 const fixWritten = "write it as {env.NAME} or {file./path}; {$NAME} is expanded into the configuration and does not help"
 
+// fixUnset is what to do about a placeholder that gives nothing.
+const fixUnset = "set it where the gateway is started (with docs/install/wxgate.service: in /etc/wxgate/environment); if it is set there, give this command the same environment with --envfile, or run it as the gateway's user"
+
 // checkSecret looks a secret up, and says whether it is there.
 func (d *doctor) checkSecret(subject, what, raw string) (secret string, ok bool) {
 	d.checkPlaceholderFiles(subject, raw)
 	secret, written, err := resolveSecret(raw)
 	if err != nil {
-		d.fault(subject, fmt.Sprintf("%s: %v", what, err),
-			"set it where the gateway is started (with docs/install/wxgate.service: in /etc/wxgate/environment); if it is set there, give this command the same environment with --envfile, or run it as the gateway's user")
+		d.fault(subject, fmt.Sprintf("%s: %v", what, err), fixUnset)
 		return "", false
 	}
 	if written {
-		d.warn(subject, what+" is written out in the configuration: it is visible at /config of the admin endpoint and in autosave.json", fixWritten)
+		d.warnWritten(subject, what)
 	}
 	return secret, true
+}
+
+func (d *doctor) warnWritten(subject, what string) {
+	d.warn(subject, what+" is written out in the configuration: it is visible at /config of the admin endpoint and in autosave.json", fixWritten)
 }
 
 var filePlaceholder = regexp.MustCompile(`\{file\.([^{}]+)\}`)

@@ -19,10 +19,29 @@ const (
 
 // checkWeChat examines the way to WeChat and each mini program's standing there.
 func (d *doctor) checkWeChat(ctx context.Context) {
-	reachable := d.checkReachable(ctx)
+	reachable := d.checkProxy() && d.checkReachable(ctx)
 	for _, mp := range d.app.MiniPrograms {
 		d.checkMiniProgram(ctx, mp, reachable)
 	}
+}
+
+// checkProxy looks the proxy up, and says whether WeChat can be asked.
+func (d *doctor) checkProxy() (ok bool) {
+	raw := d.app.WeChatProxy
+	if checkProxy(raw) != nil && raw != "" {
+		return false // App.check has said so
+	}
+	d.checkPlaceholderFiles(subjectWeChat, raw)
+	proxy, written, err := resolveProxy(raw)
+	if err != nil {
+		d.fault(subjectWeChat, err.Error(), fixUnset)
+		return false
+	}
+	if written {
+		d.warnWritten(subjectWeChat, "the password of wechat_proxy")
+	}
+	d.proxy = proxy
+	return true
 }
 
 // checkReachable looks WeChat's host up and asks it for nothing, without any
@@ -32,10 +51,10 @@ func (d *doctor) checkReachable(ctx context.Context) bool {
 		return false // App.check has said so
 	}
 	transport := &http.Transport{DisableKeepAlives: true}
-	if d.app.WeChatProxy != "" {
-		proxy, err := url.Parse(d.app.WeChatProxy)
+	if d.proxy != "" {
+		proxy, err := url.Parse(d.proxy)
 		if err != nil {
-			return false // App.check has said so
+			return false // checkProxy has said so
 		}
 		transport.Proxy = http.ProxyURL(proxy)
 	}
@@ -128,7 +147,7 @@ func (d *doctor) checkMiniProgram(ctx context.Context, mp MiniProgram, reachable
 func (d *doctor) askWeChat(ctx context.Context, appID, secret string) error {
 	client, err := wechat.NewClient(wechat.Config{
 		BaseURL:      d.app.WeChatAPI,
-		ProxyURL:     d.app.WeChatProxy,
+		ProxyURL:     d.proxy,
 		Timeout:      askTime,
 		MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
 	})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -75,6 +76,39 @@ func (a *App) appSecret(appID, raw string) (string, error) {
 		a.warnWritten("the app secret of " + appID)
 	}
 	return secret, nil
+}
+
+// checkProxy judges the URL of a proxy, unless it has to be resolved first.
+func checkProxy(raw string) error {
+	if placeholderPattern.MatchString(raw) {
+		return nil
+	}
+	return wechat.ValidateProxyURL(raw)
+}
+
+// resolveProxy gives the URL of the proxy, if there is one. written says that it
+// has a password that stood in the configuration itself.
+func resolveProxy(raw string) (proxy string, written bool, err error) {
+	if raw == "" {
+		return "", false, nil
+	}
+	proxy, written, err = resolveSecret(raw)
+	if err == nil {
+		err = wechat.ValidateProxyURL(proxy)
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("wechat_proxy: %w", err)
+	}
+	return proxy, written && holdsPassword(proxy), nil
+}
+
+func holdsPassword(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	_, has := u.User.Password()
+	return has
 }
 
 func (a *App) warnWritten(what string) {
