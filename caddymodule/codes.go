@@ -11,7 +11,7 @@ import (
 // codeLifetime is how long WeChat accepts a code after wx.login gave it.
 const codeLifetime = 5 * time.Minute
 
-// maxCodes bounds the memory of codes: about 16 MiB at over 800 logins a second
+// maxCodes bounds the memory of codes: about 40 MiB at over 800 logins a second
 // for five minutes. Beyond that the oldest are forgotten, and WeChat itself
 // still refuses them.
 const maxCodes = 1 << 18
@@ -27,16 +27,17 @@ func hashCode(appID, code string) codeHash {
 // usedCodes remembers which codes were sent to WeChat, for as long as they
 // could be sent again. It outlives a reload.
 type usedCodes struct {
-	now func() time.Time
+	now   func() time.Time
+	start time.Time // what expiry is counted from
 
 	mu    sync.Mutex
-	used  map[codeHash]struct{}
-	queue []usedCode // oldest first
+	used  map[codeHash]time.Duration // when each expires
+	queue []usedCode                 // oldest first; also those that were released
 }
 
 type usedCode struct {
 	hash    codeHash
-	expires time.Time
+	expires time.Duration
 }
 
 // codesName is where the pool keeps the one memory of codes.
@@ -50,19 +51,20 @@ func takeUsedCodes() *usedCodes {
 }
 
 func newUsedCodes(now func() time.Time) *usedCodes {
-	return &usedCodes{now: now, used: make(map[codeHash]struct{})}
+	return &usedCodes{now: now, start: now(), used: make(map[codeHash]time.Duration)}
 }
 
 // claim marks a code as used, and returns false if it was.
 func (c *usedCodes) claim(hash codeHash) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.forget()
+	now := c.now().Sub(c.start)
+	c.forget(now)
 	if _, seen := c.used[hash]; seen {
 		return false
 	}
-	c.used[hash] = struct{}{}
-	c.queue = append(c.queue, usedCode{hash, c.now().Add(codeLifetime)})
+	c.used[hash] = now + codeLifetime
+	c.queue = append(c.queue, usedCode{hash, now + codeLifetime})
 	return true
 }
 
@@ -74,11 +76,13 @@ func (c *usedCodes) release(hash codeHash) {
 }
 
 // forget drops what has expired and what is too much.
-func (c *usedCodes) forget() {
-	now := c.now()
+func (c *usedCodes) forget(now time.Duration) {
 	n := 0
-	for n < len(c.queue) && (len(c.queue)-n >= maxCodes || !now.Before(c.queue[n].expires)) {
-		delete(c.used, c.queue[n].hash)
+	for n < len(c.queue) && (len(c.queue)-n >= maxCodes || now >= c.queue[n].expires) {
+		// A code that was released and claimed anew has a later entry, too.
+		if c.used[c.queue[n].hash] == c.queue[n].expires {
+			delete(c.used, c.queue[n].hash)
+		}
 		n++
 	}
 	c.queue = c.queue[n:]
