@@ -294,6 +294,7 @@ func TestClientBytesStayLiteral(t *testing.T) {
 func TestLoginRequestsThatAreNotOnes(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	form := "code=" + g.WeChat.IssueCode(gatewaytest.AppID, "alice")
+	utf8 := `{"code":"` + g.WeChat.IssueCode(gatewaytest.AppID, "alice") + `"}`
 	for name, tc := range map[string]struct {
 		request string
 		status  int
@@ -302,6 +303,8 @@ func TestLoginRequestsThatAreNotOnes(t *testing.T) {
 		"form":       {"POST /login HTTP/1.1\nHost: " + g.Addr + "\nContent-Type: application/x-www-form-urlencoded\nContent-Length: " + strconv.Itoa(len(form)) + "\n\n" + form, 200, ""},
 		"GET":        {"GET /login?code=abc HTTP/1.1\nHost: " + g.Addr + "\n\n", 405, "method_not_allowed"},
 		"media type": {"POST /login HTTP/1.1\nHost: " + g.Addr + "\nContent-Type: text/plain\nContent-Length: 12\n\n{\"code\":\"a\"}", 415, "unsupported_media_type"},
+		"charset":    {"POST /login HTTP/1.1\nHost: " + g.Addr + "\nContent-Type: application/json; charset=gbk\nContent-Length: 12\n\n{\"code\":\"a\"}", 415, "unsupported_media_type"},
+		"utf8":       {"POST /login HTTP/1.1\nHost: " + g.Addr + "\nContent-Type: Application/JSON;charset=UTF8\nContent-Length: " + strconv.Itoa(len(utf8)) + "\n\n" + utf8, 200, ""},
 		"no type":    {"POST /login HTTP/1.1\nHost: " + g.Addr + "\nContent-Length: 12\n\n{\"code\":\"a\"}", 415, "unsupported_media_type"},
 		"too large":  {"POST /login HTTP/1.1\nHost: " + g.Addr + "\nContent-Type: application/json\nContent-Length: 5000\n\n" + strings.Repeat(" ", 5000), 413, "body_too_large"},
 		"two codes":  {"POST /login HTTP/1.1\nHost: " + g.Addr + "\nContent-Type: application/x-www-form-urlencoded\nContent-Length: 13\n\ncode=a&code=b", 400, "bad_request"},

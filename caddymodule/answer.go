@@ -69,7 +69,7 @@ func toAnswer(err error) answer {
 	case errors.Is(err, errBodyTooLarge):
 		return answer{status: http.StatusRequestEntityTooLarge, name: "body_too_large", message: "the body is too large"}
 	case errors.Is(err, errMediaType):
-		return answer{status: http.StatusUnsupportedMediaType, name: "unsupported_media_type", message: "send application/json or application/x-www-form-urlencoded"}
+		return answer{status: http.StatusUnsupportedMediaType, name: "unsupported_media_type", message: "send application/json or application/x-www-form-urlencoded, in UTF-8"}
 	case errors.Is(err, errCodeSeen):
 		return answer{status: http.StatusUnauthorized, name: "code_used", message: "the code has been used; call wx.login again"}
 	case errors.Is(err, errMissingSession):

@@ -77,7 +77,7 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) (appID string, c
 // readLogin reads the body, in bounded memory and time.
 func readLogin(w http.ResponseWriter, r *http.Request) (loginRequest, error) {
 	mediaType, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || !strings.EqualFold(valueOr(params["charset"], "utf-8"), "utf-8") {
+	if err != nil || !isUTF8(params["charset"]) {
 		return loginRequest{}, errMediaType
 	}
 	parse := parseLoginJSON
@@ -112,11 +112,9 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, within time.D
 	return body, nil
 }
 
-func valueOr(value, other string) string {
-	if value == "" {
-		return other
-	}
-	return value
+// isUTF8 also takes the name without the hyphen, which is wrong and common.
+func isUTF8(charset string) bool {
+	return charset == "" || strings.EqualFold(charset, "utf-8") || strings.EqualFold(charset, "utf8")
 }
 
 // parseLoginJSON reads {"code":"…","appid":"…"}; other members are the client's
