@@ -78,7 +78,8 @@ type Error struct {
 	RID    string
 
 	// Reason says in words of this package what went wrong, where the Kind
-	// has more than one cause. It is from a closed set.
+	// has more than one cause. It is from a closed set, but for the number of an
+	// HTTP status.
 	Reason string
 
 	// RetryAfter is when it makes sense to come back; 0 if WeChat does not

@@ -110,6 +110,17 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	require.Len(t, fake.Calls(), 1)
 }
 
+// The number tells the operator whether WeChat is down or something on the way refuses.
+func TestAnotherStatusIsNamed(t *testing.T) {
+	for _, status := range []int{http.StatusNoContent, http.StatusForbidden, http.StatusBadGateway} {
+		fake := newFake()
+		client := newClient(t, fake, nil)
+		fake.Script(fakewechat.Script{Status: status})
+		_, err := client.Code2Session(t.Context(), appID, fake.IssueCode(appID, "alice"))
+		require.Equal(t, fmt.Sprintf("the reply's HTTP status is %d", status), requireKind(t, wechat.BadReply, err).Reason)
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
@@ -120,12 +131,17 @@ func TestUnreachable(t *testing.T) {
 	plain := httptest.NewServer(newFake())
 	t.Cleanup(plain.Close)
 
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusProxyAuthRequired)
+	}))
+	t.Cleanup(refusing.Close)
+
 	tests := []struct{ name, baseURL, proxyURL, reason string }{
 		{name: "refused", baseURL: gone.URL, reason: "the connection was refused"},
 		{name: "untrusted certificate", baseURL: untrusted.URL, reason: "the TLS certificate is not trusted"},
 		{name: "not TLS", baseURL: strings.Replace(plain.URL, "http:", "https:", 1), reason: "the other side does not speak TLS"},
 		{name: "proxy refused", baseURL: "https://wechat.invalid", proxyURL: gone.URL, reason: "the proxy cannot be reached"},
-		{name: "proxy says no", baseURL: "https://wechat.invalid", proxyURL: plain.URL, reason: "the connection could not be made"},
+		{name: "proxy says no", baseURL: "https://wechat.invalid", proxyURL: refusing.URL, reason: "the proxy's HTTP status is 407"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -48,9 +49,21 @@ func newTransport(cfg Config, proxy *url.URL) *http.Transport {
 	}
 	if proxy != nil {
 		t.Proxy = http.ProxyURL(proxy)
+		t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode != http.StatusOK {
+				return proxyRefusal(resp.StatusCode)
+			}
+			return nil
+		}
 	}
 	return t
 }
+
+// A proxyRefusal is the HTTP status of a proxy that makes no tunnel, such as 407
+// when it does not take the password.
+type proxyRefusal int
+
+func (r proxyRefusal) Error() string { return fmt.Sprintf("the proxy's HTTP status is %d", int(r)) }
 
 // get sends one GET and returns the body of a reply of status 200. ctx bounds
 // everything. It uses the transport alone, because http.Client follows
@@ -78,7 +91,7 @@ func get(ctx context.Context, transport http.RoundTripper, u *url.URL) ([]byte, 
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
 		return nil, badReply("the reply is a redirect")
 	case resp.StatusCode != http.StatusOK:
-		return nil, badReply("the reply's HTTP status is not 200")
+		return nil, badReply(fmt.Sprintf("the reply's HTTP status is %d", resp.StatusCode))
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	if err != nil {
@@ -115,8 +128,11 @@ func networkReason(err error, sent bool) string {
 		recordErr tls.RecordHeaderError
 		alertErr  tls.AlertError
 		opErr     *net.OpError
+		refusal   proxyRefusal
 	)
 	switch {
+	case errors.As(err, &refusal):
+		return refusal.Error()
 	case errors.As(err, &opErr) && opErr.Op == "proxyconnect":
 		return "the proxy cannot be reached"
 	case errors.As(err, &dnsErr):
