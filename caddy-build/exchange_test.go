@@ -207,6 +207,19 @@ func TestParallelLoginsWithOneCodeShareOneSession(t *testing.T) {
 	require.Equal(t, 1, g.WeChat.CallsWith(code))
 }
 
+// A reload makes a new WeChat client, but which codes were sent is still known.
+func TestUsedCodesAreKnownAfterAReload(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	code := g.WeChat.IssueCode(gatewaytest.AppID, "alice")
+	require.Equal(t, http.StatusOK, g.Post("/login", `{"code":"`+code+`"}`).Status)
+	out, err := g.Reload(gatewaytest.Config{})
+	require.NoError(t, err, out)
+	resp := g.Post("/login", `{"code":"`+code+`"}`)
+	require.Equal(t, "code_used", resp.ErrorName())
+	require.NotContains(t, resp.Body, "errcode", "the gateway says so, not WeChat")
+	require.Equal(t, 1, g.WeChat.CallsWith(code))
+}
+
 func TestNoTokenMapsToAForeignOpenID(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{App: "login_rate off\nexchange_timeout 10s"})
 	const users = 1000
