@@ -169,9 +169,12 @@ func (h *Handler) check() error {
 			return fmt.Errorf("public: %w", err)
 		}
 	}
-	for _, appID := range h.MiniPrograms {
+	for i, appID := range h.MiniPrograms {
 		if err := checkAppID(appID); err != nil {
 			return fmt.Errorf("miniprograms: %w", err)
+		}
+		if slices.Contains(h.MiniPrograms[:i], appID) {
+			return fmt.Errorf("miniprograms: %s is named twice", appID)
 		}
 		if !h.app.miniProgram(appID) {
 			return fmt.Errorf("miniprograms: %s is not declared by a `miniprogram` line of the global options", appID)
