@@ -382,6 +382,10 @@ func TestFirstStartInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	copyFile(t, filepath.Join(whole, "wxgate.lock"), filepath.Join(dir, "wxgate.lock"))
 	open(t, dir)
+	// Killed when the marker had been made, but not written.
+	dir = t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "wxgate.store"), nil, 0o600))
+	open(t, dir)
 }
 
 func TestStoreErrorsNameTheDirectoryAndNoData(t *testing.T) {

@@ -21,6 +21,19 @@ func (s *Store) UnsyncedLogs() (oldest, newest int) {
 	return s.syncing.wal.from, s.syncing.wal.newest
 }
 
+// FollowShorterList is what happens soon after Badger has written its list of
+// tables anew.
+func (s *Store) FollowShorterList() error {
+	s.syncing.files.Lock()
+	s.marker.state.manifest = math.MaxInt64
+	s.syncing.files.Unlock()
+	return s.syncing.refresh()
+}
+
+// DuringClose sets what is called when Badger has closed its files and the
+// marker does not say so yet.
+func (s *Store) DuringClose(f func()) { s.closing = f }
+
 // Fail puts the store out of use, as a disk does that cannot sync.
 func (s *Store) Fail(err error) error { return s.fail(err) }
 

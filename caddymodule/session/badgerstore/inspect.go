@@ -44,13 +44,18 @@ func inspect(dir string, marker *markerState, log *slog.Logger) (later []string,
 }
 
 // checkManifestSize finds a list of tables that was cut or replaced. It is
-// appended to, and every sync notes its size.
+// appended to, and every sync notes its size. It is shorter only if Badger has
+// written it anew since.
 func checkManifestSize(dir string, marker *markerState) error {
-	size := manifestSize(dir)
+	size, head, err := readManifestState(dir)
+	if err != nil {
+		return err
+	}
+	anew := head != 0 && head != marker.head
 	switch {
 	case size < 0:
 		return fmt.Errorf("%w: %s is missing", ErrDamaged, manifestName)
-	case size < marker.manifest, marker.phase == phaseClosed && size != marker.manifest:
+	case size < marker.manifest && !anew, marker.phase == phaseClosed && size != marker.manifest:
 		return fmt.Errorf("%w: %s has %d bytes and had %d", ErrDamaged, manifestName, size, marker.manifest)
 	}
 	return nil

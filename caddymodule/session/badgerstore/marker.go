@@ -20,7 +20,8 @@ type markerState struct {
 	phase    phase
 	id       [16]byte // random, also among the data: files of another store do not fit
 	synced   uint64   // the number of the last sync that was acknowledged
-	manifest int64    // size of Badger's list of tables then; it only grows
+	manifest int64    // size of Badger's list of tables then; it grows, until it is written anew
+	head     uint64   // how the list began, which tells that
 	oldest   uint64   // the log files there were then
 	newest   uint64
 }
@@ -31,14 +32,14 @@ type phase uint32
 const (
 	phaseNew     phase = iota + 1 // nothing has been acknowledged
 	phaseFilling                  // a restore is under way
-	phaseOpening                  // Badger is at its files
+	phaseOpening                  // Badger is at its files, to open or to close them
 	phaseOpen                     // in use, or left by a crash
 	phaseClosed                   // in good order
 )
 
 const (
 	markerMagic = "wxgate sessions 1\n"
-	markerSize  = len(markerMagic) + 4 + 16 + 4*8 + 4
+	markerSize  = len(markerMagic) + 4 + 16 + 5*8 + 4
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -50,6 +51,7 @@ func (m *markerState) encode() []byte {
 	b = append(b, m.id[:]...)
 	b = binary.BigEndian.AppendUint64(b, m.synced)
 	b = binary.BigEndian.AppendUint64(b, uint64(m.manifest))
+	b = binary.BigEndian.AppendUint64(b, m.head)
 	b = binary.BigEndian.AppendUint64(b, m.oldest)
 	b = binary.BigEndian.AppendUint64(b, m.newest)
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
@@ -68,8 +70,9 @@ func decodeMarker(b []byte) (m markerState, err error) {
 	copy(m.id[:], body[4:])
 	m.synced = binary.BigEndian.Uint64(body[20:])
 	m.manifest = int64(binary.BigEndian.Uint64(body[28:]))
-	m.oldest = binary.BigEndian.Uint64(body[36:])
-	m.newest = binary.BigEndian.Uint64(body[44:])
+	m.head = binary.BigEndian.Uint64(body[36:])
+	m.oldest = binary.BigEndian.Uint64(body[44:])
+	m.newest = binary.BigEndian.Uint64(body[52:])
 	return m, nil
 }
 
@@ -81,14 +84,14 @@ type marker struct {
 }
 
 // openMarker opens the marker file, or makes one for a new store. found is
-// false if there was none.
+// false if there was none, or one that had been made and not yet written.
 func openMarker(dir string) (m *marker, found bool, err error) {
 	path := filepath.Join(dir, markerName)
 	content, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, false, err
 	}
-	found = err == nil
+	found = len(content) > 0
 	m = &marker{dir: dir}
 	if found {
 		if m.state, err = decodeMarker(content); err != nil {
@@ -123,11 +126,19 @@ func (m *marker) enter(phase phase) error {
 	return m.file.Sync()
 }
 
+// enterClosed marks a store that Badger has closed.
+func (m *marker) enterClosed() (err error) {
+	if m.state.manifest, m.state.head, err = readManifestState(m.dir); err != nil {
+		return err
+	}
+	return m.enter(phaseClosed)
+}
+
 // note writes what a sync has made durable. The marker itself is not synced:
 // after a loss of power it may be behind the data, never ahead of it.
 func (m *marker) note(synced uint64, wal *walFiles) error {
 	m.state.synced = synced
-	m.state.manifest = wal.tables
+	m.state.manifest, m.state.head = wal.tables, wal.head
 	m.state.oldest, m.state.newest = uint64(wal.from), uint64(wal.newest)
 	return m.write()
 }

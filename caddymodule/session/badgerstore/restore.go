@@ -56,8 +56,7 @@ func restore(ctx context.Context, r io.Reader, dir string) (n int64, err error) 
 	if n, err = fill(ctx, r, dir, marker.state.id[:]); err != nil {
 		return 0, errors.Join(err, marker.close(), removeUnused(dir), removeIdle(dir), marker.remove())
 	}
-	marker.state.manifest = manifestSize(dir)
-	return n, errors.Join(marker.enter(phaseClosed), marker.close())
+	return n, errors.Join(marker.enterClosed(), marker.close())
 }
 
 // checkEmpty returns ErrNotEmpty if there is anything in a directory but what

@@ -58,6 +58,7 @@ type Store struct {
 	room      room
 	upkeep    upkeep
 	broken    atomic.Pointer[error] // why nothing more can be trusted
+	closing   func()                // for tests: called when Badger is closed, before the marker says so
 }
 
 // Open opens the store in a directory, and makes one in an empty directory. The
@@ -199,14 +200,25 @@ func (s *Store) closeBadger() (err error) {
 	if free, ok := freeBytes(s.dir); ok && free < closeReserve {
 		return fmt.Errorf("%w: the last writes stay in the log", session.ErrFull)
 	}
+	// In good order only if it was in use.
+	whole := s.marker.state.phase == phaseOpen && s.broken.Load() == nil
+	if whole {
+		// Badger removes a log that nothing was written to, and no table shows
+		// where it went.
+		if err := s.marker.enter(phaseOpening); err != nil {
+			return err
+		}
+	}
 	if err := s.db.Close(); err != nil {
 		return err
 	}
-	if s.marker.state.phase != phaseOpen || s.broken.Load() != nil {
-		return nil // it was never in use, or is in no good order
+	if s.closing != nil {
+		s.closing()
 	}
-	s.marker.state.manifest = manifestSize(s.dir)
-	return s.marker.enter(phaseClosed)
+	if !whole {
+		return nil
+	}
+	return s.marker.enterClosed()
 }
 
 // begin opens a call, if the store can be used and the caller still waits.

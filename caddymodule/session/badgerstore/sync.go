@@ -143,6 +143,7 @@ func (s *syncer) refresh() error {
 	if err := s.wal.syncNames(); err != nil {
 		return err
 	}
+	s.wal.passTables()
 	return s.marker.note(s.marker.state.synced, &s.wal)
 }
 

@@ -1,8 +1,10 @@
 package badgerstore
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,6 +23,7 @@ type walFiles struct {
 	newest int      // the newest that is known
 	file   *os.File // the newest
 	tables int64    // size of the list of tables when it was last synced
+	head   uint64   // how it began then
 }
 
 const walExt = ".mem"
@@ -78,12 +81,21 @@ func (w *walFiles) follow(number int) error {
 	return syncDir(w.dir)
 }
 
+// passTables lets go of files that are tables already: Badger makes them in
+// order, so those before one that is gone are, too.
+func (w *walFiles) passTables() {
+	from := w.newest
+	for from > w.from && exists(walPath(w.dir, from-1)) {
+		from--
+	}
+	w.from = from
+}
+
 // syncNames makes the list of tables and their names durable, if there are new
 // ones: Badger syncs the one, but not always the other, and the marker must
 // not be ahead of either.
 func (w *walFiles) syncNames() error {
-	size := manifestSize(w.dir)
-	if size == w.tables {
+	if manifestSize(w.dir) == w.tables {
 		return nil
 	}
 	f, err := os.OpenFile(filepath.Join(w.dir, manifestName), os.O_RDWR, 0)
@@ -91,10 +103,14 @@ func (w *walFiles) syncNames() error {
 		return err
 	}
 	defer f.Close()
+	size, head, err := manifestState(f) // of one file, if Badger writes another now
+	if err != nil {
+		return err
+	}
 	if err := syncData(f); err != nil {
 		return err
 	}
-	w.tables = size
+	w.tables, w.head = size, head
 	return syncDir(w.dir)
 }
 
@@ -174,4 +190,39 @@ func manifestSize(dir string) int64 {
 	return info.Size()
 }
 
-const manifestName = "MANIFEST"
+// manifestState returns the size of Badger's list of tables, and its head: the
+// size and checksum of its first entry. The list is appended to, and after some
+// ten thousand tables it is written anew: then it begins with an entry of all
+// tables, and the head is another. In a new store that entry is empty and the
+// head is 0, as it is if the file is too short to have one.
+func manifestState(f *os.File) (size int64, head uint64, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	var entry [8]byte
+	if _, err := f.ReadAt(entry[:], manifestMagic); errors.Is(err, io.EOF) {
+		return info.Size(), 0, nil
+	} else if err != nil {
+		return 0, 0, err
+	}
+	return info.Size(), binary.BigEndian.Uint64(entry[:]), nil
+}
+
+// readManifestState returns the size -1 if the list is gone.
+func readManifestState(dir string) (size int64, head uint64, err error) {
+	f, err := os.Open(filepath.Join(dir, manifestName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return -1, 0, nil
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	return manifestState(f)
+}
+
+const (
+	manifestName  = "MANIFEST"
+	manifestMagic = 8 // bytes before the first entry
+)
