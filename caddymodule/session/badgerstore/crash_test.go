@@ -93,6 +93,30 @@ func TestKilledWhileClosing(t *testing.T) {
 	p.check(t, open(t, crash))
 }
 
+// A backup keeps a log file from being removed, and those after it may be gone
+// before it.
+func TestSyncFindsTheLogBehindAReader(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	require.NoError(t, s.Put(t.Context(), "session:a", []byte("v"), time.Hour))
+	syncing, _, letPass := holdSyncs(t, s) // so that nothing looks for files meanwhile
+	first := make(chan error, 1)
+	go func() { first <- s.Sync(t.Context()) }()
+	<-syncing
+	err := s.Scan(t.Context(), "session:a", func(string, []byte, time.Duration) error {
+		held := s.NewestLog()
+		fillUntil(t, s, func() bool { return exists(logFile(dir, held+2)) && !exists(logFile(dir, held+1)) })
+		require.True(t, exists(logFile(dir, held)))
+		letPass()
+		require.NoError(t, <-first)
+		require.NoError(t, s.Sync(t.Context()))
+		_, newest := s.UnsyncedLogs()
+		require.GreaterOrEqual(t, newest, held+2)
+		return nil
+	})
+	require.NoError(t, err)
+}
+
 // fillUntil writes, without syncing, until done.
 func fillUntil(t *testing.T, s *badgerstore.Store, done func() bool) {
 	t.Helper()

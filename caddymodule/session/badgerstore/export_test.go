@@ -21,6 +21,10 @@ func (s *Store) UnsyncedLogs() (oldest, newest int) {
 	return s.syncing.wal.from, s.syncing.wal.newest
 }
 
+// NewestLog returns the number of the newest log file that is known, while a
+// sync is held.
+func (s *Store) NewestLog() int { return s.syncing.wal.newest }
+
 // FollowShorterList is what happens soon after Badger has written its list of
 // tables anew.
 func (s *Store) FollowShorterList() error {

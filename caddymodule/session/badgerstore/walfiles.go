@@ -21,6 +21,7 @@ type walFiles struct {
 	dir    string
 	from   int      // the oldest that may hold something unsynced
 	newest int      // the newest that is known
+	listed int64    // size of the list of tables when all files were last looked for
 	file   *os.File // the newest
 	tables int64    // size of the list of tables when it was last synced
 	head   uint64   // how it began then
@@ -114,20 +115,25 @@ func (w *walFiles) syncNames() error {
 	return syncDir(w.dir)
 }
 
-// findNewest looks for files after the newest known one. They are removed in
-// order, so while that one is there, those after it are too.
+// findNewest looks for files after the newest known one. None is removed before
+// the list of tables has the table that was made of it; then all are looked
+// for, because a scan that is under way may keep an older one.
 func (w *walFiles) findNewest() (int, error) {
-	if w.newest > 0 && exists(walPath(w.dir, w.newest)) {
+	if exists(walPath(w.dir, w.newest)) {
 		newest := w.newest
 		for exists(walPath(w.dir, newest+1)) {
 			newest++
 		}
-		return newest, nil
+		if manifestSize(w.dir) == w.listed {
+			return newest, nil
+		}
 	}
+	size := manifestSize(w.dir)
 	numbers, err := listWAL(w.dir)
 	if err != nil || len(numbers) == 0 {
 		return w.newest, err
 	}
+	w.listed = size
 	if w.from == 0 {
 		w.from = numbers[0]
 	}
