@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -127,6 +130,32 @@ func TestBackupWhileLoginsRunIsRestoredElsewhere(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, left)
 	})
+}
+
+// TestStopWhileABackupIsNotRead stops a gateway within what systemd allows it,
+// though somebody has asked for a backup and does not read it.
+func TestStopWhileABackupIsNotRead(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{App: "login_rate off"})
+	logins := keepLoggingIn(t, g)
+	logins.await(1200) // more than fits into the socket
+	logins.stop()
+	conn, err := net.Dial("unix", strings.TrimPrefix(g.Admin, "unix/"))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /wxgate/backup HTTP/1.1\r\nHost: admin\r\n\r\n")
+	require.NoError(t, err)
+	_, err = conn.Read(make([]byte, 1)) // it has begun
+	require.NoError(t, err)
+
+	begin := time.Now()
+	g.Stop()
+	require.Less(t, time.Since(begin), 5*time.Second)
+	require.Contains(t, g.Output(), "shutdown complete")
+	rest, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.NotContains(t, string(rest), "\r\n0\r\n\r\n", "the client took it for the whole")
+	g.Run(gatewaytest.Config{})
+	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(logins.soFar()[0])).Status)
 }
 
 // logins are those of users who log in without a pause.

@@ -278,7 +278,7 @@ func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
 func serveBackup(g gateway, w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	out := &countingWriter{w: w}
+	out := &countingWriter{w: w, deadline: http.NewResponseController(w).SetWriteDeadline}
 	err := g.sessions.Backup(r.Context(), out)
 	if out.failed {
 		err = context.Canceled // nobody takes it any more; the store is well
@@ -295,12 +295,16 @@ func serveBackup(g gateway, w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// countingWriter counts what went through it, and notes if it could not.
+// countingWriter counts what went through it, and notes if it could not. Its
+// deadline lets a store that closes give up on a client that does not read.
 type countingWriter struct {
-	w      io.Writer
-	n      int64
-	failed bool
+	w        io.Writer
+	n        int64
+	failed   bool
+	deadline func(time.Time) error
 }
+
+func (c *countingWriter) SetWriteDeadline(t time.Time) error { return c.deadline(t) }
 
 func (c *countingWriter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)

@@ -10,6 +10,10 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
 )
 
 // A backup is
@@ -34,8 +38,32 @@ const (
 var ErrNoBackup = errors.New("this is no complete backup of a session store")
 
 // Backup implements session.Backuper. It shows the store as it was when it was
-// called.
+// called. When the store closes, it does not wait for whoever receives the
+// backup and may have stopped reading; a write to w that has a deadline, like
+// that of a connection, ends then, too.
 func (s *Store) Backup(ctx context.Context, w io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	received, sent := io.Pipe()
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer cancel()
+	helpers.Go(func() { _ = sent.CloseWithError(s.backup(ctx, sent)) })
+	helpers.Go(func() {
+		select {
+		case <-s.usage.done():
+			_ = sent.CloseWithError(session.ErrClosed)
+			if conn, ok := w.(interface{ SetWriteDeadline(t time.Time) error }); ok {
+				_ = conn.SetWriteDeadline(time.Unix(1, 0))
+			}
+		case <-ctx.Done():
+			_ = sent.CloseWithError(ctx.Err())
+		}
+	})
+	_, err := io.Copy(w, received)
+	return err
+}
+
+func (s *Store) backup(ctx context.Context, w io.Writer) error {
 	out := newBackupWriter(w)
 	err := s.each(ctx, "", func(key, value []byte, expiresAt uint64) error {
 		return out.record(key, value, expiresAt)

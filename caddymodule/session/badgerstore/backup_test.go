@@ -208,6 +208,23 @@ func TestCloseDuringScan(t *testing.T) {
 	require.NoError(t, <-closed)
 }
 
+// Whoever receives a backup may stop reading. Close does not wait for that.
+func TestCloseDuringAStalledBackup(t *testing.T) {
+	s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: t.TempDir(), SyncWrites: true})
+	require.NoError(t, err)
+	for i := range 3 { // more than it writes at a time
+		require.NoError(t, s.Put(t.Context(), fmt.Sprint("session:", i), make([]byte, 256<<10), time.Hour))
+	}
+	reader, writer := io.Pipe()
+	backedUp := make(chan error, 1)
+	go func() { backedUp <- s.Backup(t.Context(), writer) }()
+	_, err = reader.Read(make([]byte, 1)) // the rest is not read
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	require.NoError(t, reader.CloseWithError(io.ErrClosedPipe))
+	require.Error(t, <-backedUp)
+}
+
 func TestCountOfMany(t *testing.T) {
 	s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: t.TempDir()})
 	require.NoError(t, err)
