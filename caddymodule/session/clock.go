@@ -32,10 +32,11 @@ const (
 	markDrift = time.Millisecond
 )
 
+// systemClock is the one of all Managers that are not given another: it
+// outlives a Manager, as the process does.
+var systemClock = newClock(time.Now)
+
 func newClock(now func() time.Time) *clock {
-	if now == nil {
-		now = time.Now
-	}
 	c := &clock{now: now}
 	reading := now()
 	c.mark.Store(&clockMark{reading: reading, told: reading.UnixNano()})

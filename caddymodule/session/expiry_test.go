@@ -56,6 +56,19 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// Setting the system's clock back revives no session while the process lives,
+// and a reload is no new process.
+func TestClockSetBackBeforeAReload(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.Now, c.IdleTimeout = nil, time.Hour })
+	token := f.login("oAlice")
+	t.Cleanup(session.SystemClockShowed(time.Now().Add(time.Hour)))
+	f.dead(token)
+	f.Close()
+	f.restart()
+	f.dead(token)
+	f.lives(f.login("oAlice"), "oAlice")
+}
+
 func TestShorterLifetimeEndsExistingSessions(t *testing.T) {
 	store := openStore(t)
 	f := manage(t, store, func(c *session.Config) { c.Lifetime, c.IdleTimeout = 10*time.Hour, 100*time.Hour })

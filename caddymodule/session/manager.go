@@ -47,7 +47,8 @@ type Config struct {
 	// bytes each, if the Store is an Observer. Default DefaultCacheSize.
 	CacheSize int
 
-	// Now tells the time. Default time.Now.
+	// Now tells the time. Default time.Now, and then what one Manager knows of
+	// the time, the next one in the process does, too.
 	Now func() time.Time
 
 	// Measure, if set, is told of each store call. op is one of get, put,
@@ -109,7 +110,10 @@ func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 
-	clock := newClock(cfg.Now)
+	clock := systemClock
+	if cfg.Now != nil {
+		clock = newClock(cfg.Now)
+	}
 	m := &Manager{
 		calls:       calls{store: cfg.Store, measure: cfg.Measure},
 		sealer:      sealer,
