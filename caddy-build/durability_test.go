@@ -363,6 +363,17 @@ func TestKeyFileIsMadeOnceAndMissed(t *testing.T) {
 	}
 }
 
+// A disk of its own is a fine place for the store, and a new file system is not
+// quite empty.
+func TestFirstStartOnADiskOfItsOwn(t *testing.T) {
+	g := gatewaytest.New(t)
+	disk := filepath.Join(g.Dir, "disk")
+	require.NoError(t, os.MkdirAll(filepath.Join(disk, "lost+found"), 0o700))
+	g.Run(gatewaytest.Config{App: "store badger " + disk})
+	token := g.Login("alice").Token
+	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token)).Status)
+}
+
 func TestKeyRotation(t *testing.T) {
 	const newKey = "YW5vdGhlciBrZXkgZm9yIHRlc3RzLCAzMiBieXRlcy4="
 	g := gatewaytest.Start(t, gatewaytest.Config{App: "encryption_key " + someKey})

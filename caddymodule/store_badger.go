@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
@@ -98,10 +97,7 @@ func onOff(on bool) string {
 }
 
 // StoreExists implements Existing.
-func (b *BadgerStore) StoreExists() bool {
-	entries, err := os.ReadDir(b.Dir)
-	return err == nil && len(entries) > 0
-}
+func (b *BadgerStore) StoreExists() bool { return badgerstore.Exists(b.Dir) }
 
 // Open implements StoreModule.
 func (b *BadgerStore) Open(ctx context.Context) (session.Store, error) {

@@ -59,6 +59,10 @@ func restore(ctx context.Context, r io.Reader, dir string) (n int64, err error) 
 	return n, errors.Join(marker.enterClosed(), marker.close())
 }
 
+// Exists reports, without opening it, whether there is a store in a directory,
+// or something else that Restore would not write over.
+func Exists(dir string) bool { return errors.Is(checkEmpty(dir), ErrNotEmpty) }
+
 // checkEmpty returns ErrNotEmpty if there is anything in a directory but what
 // a file system puts there.
 func checkEmpty(dir string) error {
