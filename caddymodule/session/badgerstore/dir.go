@@ -3,6 +3,7 @@ package badgerstore
 import (
 	"errors"
 	"os"
+	"runtime"
 )
 
 var (
@@ -26,6 +27,9 @@ func makeDir(dir string) error { return os.MkdirAll(dir, 0o700) }
 
 // syncDir makes the names of new files durable.
 func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // it cannot sync a directory, and says that access is denied
+	}
 	f, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -22,7 +22,7 @@ type room struct {
 }
 
 // Room implements session.RoomChecker. Below MinFree there is no room for new
-// sessions; reads, revocations and renewals go on.
+// sessions, and the Manager puts renewals off; reads and revocations go on.
 func (s *Store) Room() error { return s.room.check(max(s.room.minFree, writeReserve)) }
 
 // Free implements session.RoomChecker.
