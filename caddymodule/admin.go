@@ -3,11 +3,9 @@ package caddymodule
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
@@ -185,132 +183,6 @@ func serveReady(w http.ResponseWriter, r *http.Request) error {
 		return apiError(err)
 	}
 	return writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
-}
-
-// userView is a user as the admin API shows it.
-type userView struct {
-	AppID    string        `json:"appid"`
-	OpenID   string        `json:"openid"`
-	UnionID  string        `json:"unionid,omitempty"`
-	LogName  string        `json:"log_name"` // what stands for the openid in logs
-	Sessions []sessionView `json:"sessions"`
-}
-
-// sessionView is a live session as the admin API shows it.
-type sessionView struct {
-	ID       string    `json:"id"`
-	Created  time.Time `json:"created"`
-	LastSeen time.Time `json:"last_seen"` // up to a tenth of idle_timeout ago
-	Expires  time.Time `json:"expires"`   // if it is not used again
-}
-
-// endedView says how many sessions a request ended.
-type endedView struct {
-	Ended int `json:"ended"`
-}
-
-// namedUser reads whom the path names. A mini program that is no longer declared
-// may still have sessions to end, so only the form is judged.
-func namedUser(r *http.Request) (appID, openID string, err error) {
-	appID, openID = r.PathValue("appid"), r.PathValue("openid")
-	if err := checkAppID(appID); err != nil {
-		return "", "", badRequest(err.Error())
-	}
-	return appID, openID, nil
-}
-
-func serveUser(g gateway, w http.ResponseWriter, r *http.Request) error {
-	appID, openID, err := namedUser(r)
-	if err != nil {
-		return err
-	}
-	user, err := g.sessions.User(r.Context(), appID, openID)
-	logName := g.hashOpenID(appID, openID)
-	g.recordAction(r, "user viewed", err, zap.String("appid", appID), zap.String("user", logName))
-	if err != nil {
-		return err
-	}
-	view := userView{AppID: user.AppID, OpenID: user.OpenID, UnionID: user.UnionID, LogName: logName, Sessions: []sessionView{}}
-	for _, s := range user.Sessions {
-		view.Sessions = append(view.Sessions, sessionView(s))
-	}
-	return writeJSON(w, http.StatusOK, view)
-}
-
-// revokeUser ends all sessions of a user.
-func revokeUser(g gateway, w http.ResponseWriter, r *http.Request) error {
-	appID, openID, err := namedUser(r)
-	if err != nil {
-		return err
-	}
-	ended, err := g.sessions.EndUser(r.Context(), appID, openID)
-	g.recordAction(r, "revocation", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)), zap.Strings("ended", ended))
-	if err != nil {
-		return err
-	}
-	g.metrics.revoked(reasonAdmin, len(ended))
-	return writeJSON(w, http.StatusOK, endedView{len(ended)})
-}
-
-// sessionIDPattern is what the id of a session looks like.
-var sessionIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
-
-// revokeSession ends one session of a user.
-func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
-	appID, openID, err := namedUser(r)
-	if err != nil {
-		return err
-	}
-	id := r.PathValue("session")
-	err = g.sessions.EndSession(r.Context(), appID, openID, id)
-	if !sessionIDPattern.MatchString(id) {
-		id = "" // perhaps a token, which is in no log
-	}
-	g.recordAction(r, "revocation", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)), zap.String("session", id))
-	if err != nil {
-		return err
-	}
-	g.metrics.revoked(reasonAdmin, 1)
-	return writeJSON(w, http.StatusOK, endedView{1})
-}
-
-// serveBackup streams a consistent copy of the store.
-func serveBackup(g gateway, w http.ResponseWriter, r *http.Request) error {
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	out := &countingWriter{w: w, deadline: http.NewResponseController(w).SetWriteDeadline}
-	err := g.sessions.Backup(r.Context(), out)
-	if out.failed {
-		err = context.Canceled // nobody takes it any more; the store is well
-	}
-	g.recordAction(r, "backup", err, zap.Int64("bytes", out.n))
-	if err != nil && out.n > 0 {
-		// The status is on its way. A connection that breaks off tells the
-		// client that what it has is not the whole.
-		panic(http.ErrAbortHandler)
-	}
-	if err != nil {
-		w.Header().Del("Content-Type")
-	}
-	return err
-}
-
-// countingWriter counts what went through it, and notes if it could not. Its
-// deadline lets a store that closes give up on a client that does not read.
-type countingWriter struct {
-	w        io.Writer
-	n        int64
-	failed   bool
-	deadline func(time.Time) error
-}
-
-func (c *countingWriter) SetWriteDeadline(t time.Time) error { return c.deadline(t) }
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	c.failed = c.failed || err != nil
-	return n, err
 }
 
 // recordAction leaves the line of what an operator did in the log: at level

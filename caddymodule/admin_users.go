@@ -1,0 +1,96 @@
+package caddymodule
+
+import (
+	"net/http"
+	"regexp"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// userView is a user as the admin API shows it.
+type userView struct {
+	AppID    string        `json:"appid"`
+	OpenID   string        `json:"openid"`
+	UnionID  string        `json:"unionid,omitempty"`
+	LogName  string        `json:"log_name"` // what stands for the openid in logs
+	Sessions []sessionView `json:"sessions"`
+}
+
+// sessionView is a live session as the admin API shows it.
+type sessionView struct {
+	ID       string    `json:"id"`
+	Created  time.Time `json:"created"`
+	LastSeen time.Time `json:"last_seen"` // up to a tenth of idle_timeout ago
+	Expires  time.Time `json:"expires"`   // if it is not used again
+}
+
+// endedView says how many sessions a request ended.
+type endedView struct {
+	Ended int `json:"ended"`
+}
+
+// namedUser reads whom the path names. A mini program that is no longer declared
+// may still have sessions to end, so only the form is judged.
+func namedUser(r *http.Request) (appID, openID string, err error) {
+	appID, openID = r.PathValue("appid"), r.PathValue("openid")
+	if err := checkAppID(appID); err != nil {
+		return "", "", badRequest(err.Error())
+	}
+	return appID, openID, nil
+}
+
+func serveUser(g gateway, w http.ResponseWriter, r *http.Request) error {
+	appID, openID, err := namedUser(r)
+	if err != nil {
+		return err
+	}
+	user, err := g.sessions.User(r.Context(), appID, openID)
+	logName := g.hashOpenID(appID, openID)
+	g.recordAction(r, "user viewed", err, zap.String("appid", appID), zap.String("user", logName))
+	if err != nil {
+		return err
+	}
+	view := userView{AppID: user.AppID, OpenID: user.OpenID, UnionID: user.UnionID, LogName: logName, Sessions: []sessionView{}}
+	for _, s := range user.Sessions {
+		view.Sessions = append(view.Sessions, sessionView(s))
+	}
+	return writeJSON(w, http.StatusOK, view)
+}
+
+// revokeUser ends all sessions of a user.
+func revokeUser(g gateway, w http.ResponseWriter, r *http.Request) error {
+	appID, openID, err := namedUser(r)
+	if err != nil {
+		return err
+	}
+	ended, err := g.sessions.EndUser(r.Context(), appID, openID)
+	g.recordAction(r, "revocation", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)), zap.Strings("ended", ended))
+	if err != nil {
+		return err
+	}
+	g.metrics.revoked(reasonAdmin, len(ended))
+	return writeJSON(w, http.StatusOK, endedView{len(ended)})
+}
+
+// sessionIDPattern is what the id of a session looks like.
+var sessionIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+// revokeSession ends one session of a user.
+func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
+	appID, openID, err := namedUser(r)
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("session")
+	err = g.sessions.EndSession(r.Context(), appID, openID, id)
+	if !sessionIDPattern.MatchString(id) {
+		id = "" // perhaps a token, which is in no log
+	}
+	g.recordAction(r, "revocation", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)), zap.String("session", id))
+	if err != nil {
+		return err
+	}
+	g.metrics.revoked(reasonAdmin, 1)
+	return writeJSON(w, http.StatusOK, endedView{1})
+}
