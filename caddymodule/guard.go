@@ -28,7 +28,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 			}
 		}
 		h.varyByToken(w.Header())
-		h.passed(r, h)
+		h.passed(r, nil)
 		return next.ServeHTTP(w, r)
 	case errors.Is(err, errMissingSession):
 		h.metrics.missing.Inc()

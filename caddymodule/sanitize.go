@@ -80,9 +80,12 @@ func equalFolded(name, folded string) bool {
 // would make the proxy remove it after it was set, and a trailer of its name.
 // The token's header may come in under its own name only: an upstream that
 // folds names could take another spelling for the token.
-func (h *identityHeaders) strip(r *http.Request) {
+func (h *identityHeaders) strip(r *http.Request) { h.stripBut(r, h.tokens) }
+
+// stripBut spares the headers of the names in keep, which are canonical.
+func (h *identityHeaders) stripBut(r *http.Request, keep []string) {
 	for name := range r.Header {
-		if h.protected.match(name) && !slices.Contains(h.tokens, name) {
+		if h.protected.match(name) && !slices.Contains(keep, name) {
 			delete(r.Header, name)
 		}
 	}
