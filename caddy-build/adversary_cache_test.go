@@ -96,6 +96,42 @@ func varyLine(upstream http.Header) string {
 	return "3rd_session"
 }
 
+// An error that no error route answers is answered by Caddy itself, on a writer
+// that is not the gate's.
+func TestErrorsOfUsersArePrivate(t *testing.T) {
+	g := gatewaytest.New(t)
+	g.RunTLS(gatewaytest.Config{Site: "public /public/*", Next: `
+	root $DIR
+	error /gone* 410
+	error /public/gone* 410
+	intercept /late {
+		@all status 2xx
+		handle_response @all {
+			error 410
+		}
+	}
+	reverse_proxy /broken 127.0.0.1:1
+	reverse_proxy /late $UPSTREAM
+	file_server`})
+	g.Upstream.Handle(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "public, s-maxage=600")
+		w.Header().Set("Surrogate-Control", "max-age=600")
+	})
+	token := g.Login("alice").Token
+	for protocol, send := range g.Senders() {
+		for path, status := range map[string]int{"/gone": 410, "/public/gone": 410, "/missing": 404, "/broken": 502, "/late": 410} {
+			t.Run(protocol+path, func(t *testing.T) {
+				resp, err := send(gatewaytest.RawRequest{Path: path, Header: []string{gatewaytest.Token(token)}})
+				require.NoError(t, err)
+				require.Equal(t, status, resp.Status)
+				require.Equal(t, []string{"private"}, resp.Header["Cache-Control"])
+				require.Contains(t, resp.Header.Values("Vary"), "3rd_session")
+				require.Empty(t, resp.Header.Values("Surrogate-Control"))
+			})
+		}
+	}
+}
+
 // TestNginxCacheServesNobodyElsesResponse puts a real cache in front that does
 // not look at the token, and that keeps whatever it is not forbidden to.
 func TestNginxCacheServesNobodyElsesResponse(t *testing.T) {

@@ -54,7 +54,13 @@ func (o *openRequests) serve(u *userResponse, r *http.Request, next caddyhttp.Ha
 	}
 	o.add(u)
 	defer o.leave(u)
-	return next.ServeHTTP(u, r)
+	err := next.ServeHTTP(u, r)
+	if err != nil && !u.wrote {
+		// Caddy answers errors itself, on the writer below this one, with the
+		// headers that the handlers have left there.
+		u.makePrivate(u.Header())
+	}
+	return err
 }
 
 func (o *openRequests) add(u *userResponse) {
