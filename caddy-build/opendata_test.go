@@ -241,15 +241,48 @@ func TestDemoShowsOpenData(t *testing.T) {
 }
 
 func TestCloudHostingHeaders(t *testing.T) {
+	forged := []string{
+		"X-WX-OPENID: forged", "x-wx-source: forged", "X-Wx-Unionid: forged", "X-WX-APPID: forged",
+		// Where an environment is shared, these name the user.
+		"X-WX-FROM-OPENID: forged", "x-wx-from-appid: forged", "X-WX-FROM-UNIONID: forged",
+		"X-WX-CLOUDBASE-ACCESS-TOKEN: forged", "X-WX-FROM-CLOUDBASE-ACCESS-TOKEN: forged", "X-WX-ENV: forged",
+	}
+	aliases := strings.Split(strings.ReplaceAll(strings.Join(forged, "\n"), "-", "_"), "\n")
+	for name, tc := range map[string]struct {
+		servers string
+		forged  []string
+	}{
+		"usual":      {"", forged},
+		"permissive": {"expected_underscore_headers 3rd_session x_*", aliases},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gatewaytest.Start(t, gatewaytest.Config{Servers: tc.servers, Site: "inject wx_cloud\npublic /public/*"})
+			token := g.Login("alice").Token
+			lines := append([]string{"X~Wx-From-OpenID: forged"}, tc.forged...)
+			require.Equal(t, http.StatusOK, g.Get("/", append(lines, gatewaytest.Token(token))...).Status)
+			received := g.Upstream.Take()
+			require.Len(t, received, 1)
+			for name, want := range map[string]string{
+				"X-WX-OPENID": g.OpenID("alice"), "X-WX-APPID": gatewaytest.AppID, "X-WX-UNIONID": g.WeChat.UnionID("alice"), "X-WX-SOURCE": "wx_client",
+			} {
+				require.Equal(t, []string{want}, received[0].Lines(name))
+			}
+			require.NotContains(t, string(received[0].Raw), "forged")
+
+			require.Equal(t, http.StatusOK, g.Get("/public/a", lines...).Status)
+			received = g.Upstream.Take()
+			require.Len(t, received, 1)
+			require.NotContains(t, string(received[0].Raw), "forged")
+		})
+	}
+}
+
+// The headers that a client of Cloud Hosting writes itself arrive.
+func TestCloudHostingClientsChooseTheirService(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: "inject wx_cloud"})
 	token := g.Login("alice").Token
-	resp := g.Get("/", gatewaytest.Token(token), "X-WX-OPENID: forged", "x-wx-source: forged", "X-Wx-Unionid: forged", "X-WX-APPID: forged")
-	require.Equal(t, http.StatusOK, resp.Status)
+	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token), "X-WX-SERVICE: orders").Status)
 	received := g.Upstream.Take()
 	require.Len(t, received, 1)
-	for name, want := range map[string]string{
-		"X-WX-OPENID": g.OpenID("alice"), "X-WX-APPID": gatewaytest.AppID, "X-WX-UNIONID": g.WeChat.UnionID("alice"), "X-WX-SOURCE": "wx_client",
-	} {
-		require.Equal(t, []string{want}, received[0].Lines(name))
-	}
+	require.Equal(t, []string{"orders"}, received[0].Lines("X-WX-SERVICE"))
 }

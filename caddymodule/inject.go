@@ -36,6 +36,15 @@ const (
 // protected everywhere, whether or not a site uses open data.
 const headerOpenData = "X-Wx-Open-Data"
 
+// cloudHeaders are those that WeChat Cloud Hosting writes besides the injected
+// ones. Applications are told to trust them: where an environment is shared
+// with another mini program, X-WX-FROM-OPENID is the user. Behind this gateway
+// nobody writes them, so whoever does is a client that forges.
+var cloudHeaders = []string{
+	"X-Wx-From-Openid", "X-Wx-From-Appid", "X-Wx-From-Unionid",
+	"X-Wx-Cloudbase-Access-Token", "X-Wx-From-Cloudbase-Access-Token", "X-Wx-Env",
+}
+
 func (in Inject) check() error {
 	switch in.Field {
 	case fieldOpenID, fieldUnionID, fieldAppID:
@@ -116,10 +125,14 @@ type identityHeaders struct {
 
 func newIdentityHeaders(inject []Inject, tokens []string) identityHeaders {
 	h := identityHeaders{tokens: tokens}
+	foreign := []string{headerOpenData}
 	for _, in := range inject {
 		h.set = append(h.set, in.headers()...)
+		if in.Field == fieldWXCloud {
+			foreign = append(foreign, cloudHeaders...)
+		}
 	}
-	h.protected = newFoldedNames(slices.Concat(h.names(), tokens, []string{headerOpenData}))
+	h.protected = newFoldedNames(slices.Concat(h.names(), tokens, foreign))
 	return h
 }
 
