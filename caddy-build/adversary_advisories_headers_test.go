@@ -41,8 +41,16 @@ func headerAdvisories() []advisory {
 }
 
 // requireHolds sends header lines with a live token, without one, and without
-// one to a public path.
-func requireHolds(t *testing.T, g *gatewaytest.Gateway, lines ...string) {
+// one to a public path; to a server that lets aliases in, and to one that lets
+// the header itself in.
+func requireHolds(t *testing.T, s *stage, lines ...string) {
+	t.Helper()
+	for _, g := range []*gatewaytest.Gateway{s.usual(), s.permissive()} {
+		requireHoldsAt(t, g, lines...)
+	}
+}
+
+func requireHoldsAt(t *testing.T, g *gatewaytest.Gateway, lines ...string) {
 	t.Helper()
 	token := g.Login("alice").Token
 	require.Equal(t, http.StatusOK, g.Get("/", append([]string{gatewaytest.Token(token)}, lines...)...).Status)
@@ -56,8 +64,8 @@ func requireHolds(t *testing.T, g *gatewaytest.Gateway, lines ...string) {
 func replayAlias(names ...string) func(*testing.T, *stage) {
 	return func(t *testing.T, s *stage) {
 		for _, name := range names {
-			requireHolds(t, s.permissive(), name+": "+forgedOpenID)
-			requireHolds(t, s.permissive(), "X-OpenID: "+forgedOpenID, name+": "+forgedOpenID)
+			requireHolds(t, s, name+": "+forgedOpenID)
+			requireHolds(t, s, "X-OpenID: "+forgedOpenID, name+": "+forgedOpenID)
 		}
 	}
 }
@@ -134,10 +142,11 @@ func replayDuplicates(t *testing.T, s *stage) {
 }
 
 func replayPublicHeader(t *testing.T, s *stage) {
-	g := s.permissive()
-	for _, token := range []string{"", "short", strings.Repeat("A", 43)} {
-		require.Equal(t, http.StatusOK, g.Get("/public/a", "3rd_session: "+token, "X-OpenID: "+forgedOpenID, "X_OpenID: "+forgedOpenID).Status)
-		requireAnonymous(t, g)
+	for _, g := range []*gatewaytest.Gateway{s.usual(), s.permissive()} {
+		for _, token := range []string{"", "short", strings.Repeat("A", 43)} {
+			require.Equal(t, http.StatusOK, g.Get("/public/a", "3rd_session: "+token, "X-OpenID: "+forgedOpenID, "X_OpenID: "+forgedOpenID).Status)
+			requireAnonymous(t, g)
+		}
 	}
 }
 

@@ -57,6 +57,11 @@ func (s *stage) plain() *gatewaytest.Gateway {
 	return s.gateway("plain", func(g *gatewaytest.Gateway) { g.Run(gatewaytest.Config{}) })
 }
 
+// usual lets in what Caddy does by itself; see usual.
+func (s *stage) usual() *gatewaytest.Gateway {
+	return s.gateway("usual", func(g *gatewaytest.Gateway) { g.Run(usual()) })
+}
+
 // permissive lets aliases in, injects under an oddly written name and has
 // public paths; see permissive.
 func (s *stage) permissive() *gatewaytest.Gateway {

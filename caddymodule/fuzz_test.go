@@ -21,17 +21,21 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
 )
 
-// fuzzedSite is as permissive as an operator can make it: aliases of the
-// identity header come in, errors go to the upstream, and there are public
-// paths. Nobody finds the logout, so the tokens live on.
+// fuzzedSite is as permissive as an operator can make it: errors go to the
+// upstream, and there are public paths. At port 80 aliases of the identity
+// header come in, for which Caddy drops the header itself; at port 81 that one
+// does. Nobody finds the logout, so the tokens live on.
 const fuzzedSite = `{
 	admin off
 	log {
 		output discard
 	}
-	servers {
+	servers :80 {
 		expected_underscore_headers 3rd_session x_*
 		expected_dot_headers x.*
+	}
+	servers :81 {
+		expected_underscore_headers 3rd_session
 	}
 	wxgate {
 		miniprogram wx0000000000000001 {env.WX_SECRET}
@@ -42,7 +46,7 @@ const fuzzedSite = `{
 	}
 }
 
-http:// {
+(site) {
 	wxgate {
 		token_from 3rd_session bearer
 		inject openid x-oPeNiD
@@ -56,13 +60,21 @@ http:// {
 		reverse_proxy 127.0.0.1:1
 	}
 }
+
+http:// {
+	import site
+}
+
+http://:81 {
+	import site
+}
 `
 
 const fuzzedAppID = "wx0000000000000001"
 
 // A fuzzedGateway is Caddy's real server and proxy, with memory for a network.
 type fuzzedGateway struct {
-	clients  *memoryListener
+	doors    []*memoryListener // of each of its servers
 	upstream *recordingUpstream
 	wechat   *fakewechat.Server
 	oracle   oracle
@@ -72,7 +84,6 @@ type fuzzedGateway struct {
 func newFuzzedGateway(tb testing.TB) *fuzzedGateway {
 	tb.Helper()
 	g := &fuzzedGateway{
-		clients:  newMemoryListener(),
 		upstream: newRecordingUpstream(),
 		wechat:   fakewechat.New(fakewechat.Config{MiniPrograms: map[string]string{fuzzedAppID: "secret"}}),
 		oracle:   oracle{users: make(map[string]string)},
@@ -90,9 +101,28 @@ func newFuzzedGateway(tb testing.TB) *fuzzedGateway {
 	require.NoError(tb, err)
 	app, err := ctx.App("http")
 	require.NoError(tb, err)
-	handler := app.(*caddyhttp.App).Servers["srv0"]
-	require.NotZero(tb, redirectProxies(handler.Routes, g.upstream)*redirectProxies(handler.Errors.Routes, g.upstream))
+	tb.Cleanup(func() {
+		g.wechat.Close()
+		sandbox.Close()
+		_ = os.RemoveAll(dir)
+	})
+	for _, name := range []string{"srv0", "srv1"} {
+		g.open(tb, app.(*caddyhttp.App).Servers[name])
+	}
+	alice, bob, gone := g.login(tb, "alice"), g.login(tb, "bob"), g.login(tb, "gone")
+	g.oracle.users[alice] = g.wechat.OpenID(fuzzedAppID, "alice")
+	g.oracle.users[bob] = g.wechat.OpenID(fuzzedAppID, "bob")
+	answer := g.send(tb, []byte("POST /nobody-finds-the-logout HTTP/1.1\r\nHost: a\r\n3rd_session: "+gone+"\r\nContent-Length: 0\r\n\r\n"))
+	require.Contains(tb, string(answer), "HTTP/1.1 204 ")
+	g.names = strings.NewReplacer("$ALICE", alice, "$BOB", bob, "$GONE", gone)
+	return g
+}
 
+// open lets clients in to one of the servers.
+func (g *fuzzedGateway) open(tb testing.TB, handler *caddyhttp.Server) {
+	tb.Helper()
+	require.NotZero(tb, redirectProxies(handler.Routes, g.upstream)*redirectProxies(handler.Errors.Routes, g.upstream))
+	door := newMemoryListener()
 	server := &http.Server{
 		MaxHeaderBytes:    handler.MaxHeaderBytes,
 		ReadHeaderTimeout: time.Minute,
@@ -102,20 +132,9 @@ func newFuzzedGateway(tb testing.TB) *fuzzedGateway {
 		},
 		Handler: handler,
 	}
-	go func() { _ = server.Serve(g.clients) }()
-	tb.Cleanup(func() {
-		_ = server.Close()
-		g.wechat.Close()
-		sandbox.Close()
-		_ = os.RemoveAll(dir)
-	})
-	alice, bob, gone := g.login(tb, "alice"), g.login(tb, "bob"), g.login(tb, "gone")
-	g.oracle.users[alice] = g.wechat.OpenID(fuzzedAppID, "alice")
-	g.oracle.users[bob] = g.wechat.OpenID(fuzzedAppID, "bob")
-	answer := g.send(tb, []byte("POST /nobody-finds-the-logout HTTP/1.1\r\nHost: a\r\n3rd_session: "+gone+"\r\nContent-Length: 0\r\n\r\n"))
-	require.Contains(tb, string(answer), "HTTP/1.1 204 ")
-	g.names = strings.NewReplacer("$ALICE", alice, "$BOB", bob, "$GONE", gone)
-	return g
+	go func() { _ = server.Serve(door) }()
+	tb.Cleanup(func() { _ = server.Close() })
+	g.doors = append(g.doors, door)
 }
 
 // redirectProxies leads every reverse_proxy below routes to the upstream.
@@ -140,8 +159,13 @@ func redirectProxies(routes caddyhttp.RouteList, upstream *recordingUpstream) in
 // send lets the gateway read text as it stands and returns what it wrote.
 func (g *fuzzedGateway) send(tb testing.TB, text []byte) []byte {
 	tb.Helper()
+	return g.doors[0].send(tb, text)
+}
+
+func (l *memoryListener) send(tb testing.TB, text []byte) []byte {
+	tb.Helper()
 	conn := newClientConn(text)
-	g.clients.conns <- conn
+	l.conns <- conn
 	select {
 	case <-conn.done:
 	case <-time.After(time.Minute):
@@ -202,14 +226,16 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// requireGuarantee sends an input and fails if the upstream received what
-// guarantee 1 forbids.
+// requireGuarantee sends an input to each server and fails if the upstream
+// received what guarantee 1 forbids.
 func (g *fuzzedGateway) requireGuarantee(t *testing.T, input string) {
 	text := []byte(g.names.Replace(input))
-	g.send(t, text)
-	for _, got := range g.upstream.take() {
-		if wrong := g.oracle.check(text, got); wrong != "" {
-			t.Fatalf("%s\nsent:\n%q\nreceived:\n%q", wrong, input, got.raw)
+	for _, door := range g.doors {
+		door.send(t, text)
+		for _, got := range g.upstream.take() {
+			if wrong := g.oracle.check(text, got); wrong != "" {
+				t.Fatalf("%s\nsent:\n%q\nreceived:\n%q", wrong, input, got.raw)
+			}
 		}
 	}
 }
