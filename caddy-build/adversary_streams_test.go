@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
 )
 
 // aSecond is the recheck of these tests; endsWithin is the time in which a stream
@@ -338,6 +339,26 @@ func (s userStream) requireEnd(t *testing.T, upstream *streams) {
 	ends(t, "the client's stream", drain(s))
 	_, gone := upstream.of(s.target)
 	ends(t, "the upstream's stream", gone)
+}
+
+// A store that is slow, but answers, leaves no stream of many open for ever.
+func TestStreamsEndWithASlowStore(t *testing.T) {
+	proxy := redistest.StartProxy(t, redistest.Start(t).Addr)
+	g := gatewaytest.Start(t, gatewaytest.Config{
+		Site: aSecond,
+		App:  "encryption_key " + someKey + "\nstore redis " + proxy.Addr + " {\nclient_cache off\n}",
+	})
+	upstream := newStreams(g)
+	oldest := openEvents(t, g, "alice")
+	for i := range 40 {
+		openEvents(t, g, fmt.Sprintf("user-%d", i))
+	}
+	requireLogout(t, g, oldest.token)
+	proxy.Edit(func(message []byte) [][]byte {
+		<-time.After(20 * time.Millisecond) // all of them take longer than one look
+		return [][]byte{message}
+	})
+	oldest.requireEnd(t, upstream)
 }
 
 func TestStreamsOutliveReloadsAndStillEnd(t *testing.T) {

@@ -116,10 +116,8 @@ func (o *openRequests) look() {
 	}
 	o.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(context.Background(), o.every)
-	defer cancel()
 	for _, u := range open {
-		if o.ended(ctx, u.session) {
+		if o.ended(u.session) {
 			u.end()
 		}
 	}
@@ -135,8 +133,12 @@ func (o *openRequests) look() {
 // ended reports whether a session is known to have ended. The configuration
 // that runs now decides: a reload may have shortened sessions. While the store
 // cannot say, a stream that was let in goes on; when the last configuration
-// has closed the store, nobody can ever say, and it ends.
-func (o *openRequests) ended(ctx context.Context, s *session.Session) bool {
+// has closed the store, nobody can ever say, and it ends. Each session has a
+// time of its own to be found: of one for all, a slow store would leave nothing
+// to the oldest, look after look.
+func (o *openRequests) ended(s *session.Session) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), o.every)
+	defer cancel()
 	app, err := runningApp()
 	if err != nil {
 		app = o.app
