@@ -127,7 +127,7 @@ http://other.test:{$PORT} {
 
 func TestOddMethods(t *testing.T) {
 	g := gatewaytest.New(t)
-	g.RunTLS(permissive())
+	g.RunTLS(usual())
 	token := g.Login("alice").Token
 	for protocol, send := range g.Senders() {
 		for _, method := range []string{"TRACE", "trace", "Trace", "CONNECT", "connect", "Connect"} {
@@ -157,7 +157,7 @@ func TestOddMethods(t *testing.T) {
 
 // TestSmuggling sends what two servers may take for one request or for two.
 func TestSmuggling(t *testing.T) {
-	g := gatewaytest.Start(t, permissive())
+	g := gatewaytest.Start(t, usual())
 	token := g.Login("alice").Token
 	// Also as a request of its own it needs a session.
 	behind := "GET /behind HTTP/1.1\r\nHost: " + g.Addr + "\r\nX-OpenID: oVICTIM\r\n\r\n"
