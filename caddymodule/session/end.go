@@ -79,14 +79,38 @@ func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended []st
 		user.generation++
 		return m.sealer.seal(userKey(h), user.encode()), m.userTTL(user), nil
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrFull):
+		if err := m.endInFullStore(ctx, h, sessions, unopened != nil); err != nil {
+			return nil, err
+		}
+	case err != nil:
 		return nil, err
+	default:
+		m.deleteSessions(ctx, sessions)
 	}
 	if unopened != nil {
 		m.reporter.tell(eventUserEmptied, unopened)
 	}
-	m.deleteSessions(ctx, sessions)
 	return ended, m.calls.sync(ctx)
+}
+
+// endInFullStore ends sessions of a user whose record cannot be written
+// because the store is full. Redis takes deletions even then. A session whose
+// own record is gone is as dead as one that the user's record no longer lists,
+// and nothing puts it back: renewals do not write what has vanished. What the
+// user's record says is kept, unless it does not open: then nobody knows which
+// sessions it lists, and it goes itself.
+func (m *Manager) endInFullStore(ctx context.Context, user hash, sessions []listedSession, unopened bool) error {
+	if unopened {
+		return m.calls.delete(ctx, userKey(user))
+	}
+	for _, s := range sessions {
+		if err := m.calls.delete(ctx, sessionKey(s.hash)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endListed takes sessions out of a user's record, for good.
@@ -96,15 +120,22 @@ func (m *Manager) endListed(ctx context.Context, user hash, which func(listedSes
 		// Reading it again reports the damage, and heals it if it lasts.
 		_, _, _ = m.readUser(ctx, user)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrFull):
+		if err := m.endInFullStore(ctx, user, ended, false); err != nil {
+			return err
+		}
+	case err != nil:
 		return err
+	default:
+		m.deleteSessions(ctx, ended)
 	}
-	m.deleteSessions(ctx, ended)
 	return m.calls.sync(ctx)
 }
 
 // unlist takes sessions out of a user's record in one atomic write, and returns
-// them. The error is ErrInvalid if the record lists none of them.
+// them. The error is ErrInvalid if the record lists none of them. If it wraps
+// ErrFull, those that are returned are still listed.
 func (m *Manager) unlist(ctx context.Context, user hash, which func(listedSession) bool) ([]listedSession, error) {
 	var taken []listedSession
 	err := m.calls.update(ctx, userKey(user), func(old []byte) ([]byte, time.Duration, error) {
@@ -128,10 +159,10 @@ func (m *Manager) unlist(ctx context.Context, user hash, which func(listedSessio
 		}
 		return m.sealer.seal(userKey(user), record.encode()), m.userTTL(record), nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrFull) {
 		return nil, err
 	}
-	return taken, nil
+	return taken, err
 }
 
 // endOfListed returns the absolute end of a listed session; see endOf.

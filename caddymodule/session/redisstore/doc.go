@@ -40,8 +40,7 @@
 // appendfsync always makes a write survive the loss of power. A server that
 // evicts keys (a maxmemory-policy other than noeviction) ends sessions when it
 // pleases; Open warns about it. One that is full and does not evict refuses
-// every write but Delete, those that end a session by changing its user's
-// record among them.
+// every write but Delete, which is how the Manager ends sessions then.
 //
 // [rueidis]: https://github.com/redis/rueidis
 package redisstore

@@ -116,6 +116,108 @@ func TestRevocationDuringPartition(t *testing.T) {
 	}, recovery, 10*time.Millisecond)
 }
 
+// A server that is full takes no new value, but whoever must be logged out
+// is, on all gateways, and nothing else is lost by it.
+func TestRevocationWhileFull(t *testing.T) {
+	tests := []struct {
+		name string
+		end  func(t *testing.T, m *session.Manager, user session.Login, token string) error
+		both bool // sessions of the user
+	}{
+		{
+			name: "logout",
+			end: func(t *testing.T, m *session.Manager, _ session.Login, token string) error {
+				_, err := m.End(t.Context(), token)
+				return err
+			},
+		},
+		{
+			name: "one session of a user",
+			end: func(t *testing.T, m *session.Manager, user session.Login, token string) error {
+				s, err := m.Lookup(t.Context(), token)
+				require.NoError(t, err)
+				return m.EndSession(t.Context(), user.AppID, user.OpenID, s.ID)
+			},
+		},
+		{
+			name: "all sessions of a user",
+			end: func(t *testing.T, m *session.Manager, user session.Login, _ string) error {
+				n, err := m.EndUser(t.Context(), user.AppID, user.OpenID)
+				require.Equal(t, 2, n)
+				return err
+			},
+			both: true,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server := redistest.Start(t)
+			o := patient(server.Addr)
+			here, there := manage(t, open(t, o)), manage(t, open(t, o))
+			login := sessiontest.Login("alice")
+			login.UnionID = "union of alice"
+			var tokens []string
+			for range 2 {
+				created, err := here.Create(t.Context(), login)
+				require.NoError(t, err)
+				_, err = there.Lookup(t.Context(), created.Token)
+				require.NoError(t, err)
+				tokens = append(tokens, created.Token)
+			}
+
+			server.Do(t, "config", "set", "maxmemory", "1")
+			_, err := here.Create(t.Context(), login)
+			require.ErrorIs(t, err, session.ErrFull)
+			require.NoError(t, tt.end(t, here, login, tokens[0]))
+			_, err = here.Lookup(t.Context(), tokens[0])
+			require.ErrorIs(t, err, session.ErrInvalid)
+			_, err = awaitEnd(t, there, tokens[0])
+			require.ErrorIs(t, err, session.ErrInvalid)
+			if !tt.both {
+				_, err = there.Lookup(t.Context(), tokens[1])
+				require.NoError(t, err)
+			}
+
+			server.Do(t, "config", "set", "maxmemory", "0")
+			login.UnionID = ""
+			created, err := there.Create(t.Context(), login)
+			require.NoError(t, err)
+			require.Equal(t, "union of alice", created.Session.UnionID)
+			user, err := here.User(t.Context(), login.AppID, login.OpenID)
+			require.NoError(t, err)
+			if tt.both {
+				require.Len(t, user.Sessions, 1)
+			} else {
+				require.Len(t, user.Sessions, 2)
+			}
+			_, err = here.Lookup(t.Context(), tokens[0])
+			require.ErrorIs(t, err, session.ErrInvalid, "ended for good")
+		})
+	}
+}
+
+// The record of the user does not even open, so that nobody knows what it lists.
+func TestRevocationOfDamagedUserWhileFull(t *testing.T) {
+	server := redistest.Start(t)
+	store := open(t, patient(server.Addr))
+	m := manage(t, store)
+	login := sessiontest.Login("alice")
+	created, err := m.Create(t.Context(), login)
+	require.NoError(t, err)
+	var damaged string
+	require.NoError(t, store.(session.Scanner).Scan(t.Context(), "u", func(key string, _ []byte, _ time.Duration) error {
+		damaged = key
+		return nil
+	}))
+	require.NoError(t, store.Put(t.Context(), damaged, []byte("damaged"), 0))
+
+	server.Do(t, "config", "set", "maxmemory", "1")
+	_, err = m.EndUser(t.Context(), login.AppID, login.OpenID)
+	require.NoError(t, err)
+	_, err = m.Lookup(t.Context(), created.Token)
+	require.ErrorIs(t, err, session.ErrInvalid)
+}
+
 // Among many keys, the number is an estimate.
 func TestCountOfManyKeys(t *testing.T) {
 	server := redistest.Start(t)
