@@ -18,6 +18,7 @@ const renewPause = time.Second
 type conns struct {
 	logger     *slog.Logger
 	subscribes bool // there are Sentinels among the servers
+	paces      *paces
 
 	mu      sync.Mutex
 	open    map[*conn]struct{}
@@ -30,42 +31,78 @@ type conn struct {
 	guardedConn
 	address string
 	all     *conns
+
+	// How the attempt ended shows in the first answer: the one to HELLO. If
+	// that is an error rueidis may go on without HELLO, or give up.
+	attempt  *attempt
+	answered bool
+	written  int // up to 2
 }
 
 func newConns(logger *slog.Logger, subscribes bool) *conns {
-	return &conns{logger: logger, subscribes: subscribes, open: make(map[*conn]struct{})}
+	return &conns{logger: logger, subscribes: subscribes, paces: newPaces(), open: make(map[*conn]struct{})}
 }
 
 // dial is rueidis' DialCtxFn.
 func (c *conns) dial(ctx context.Context, address string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
+	attempt, err := c.paces.begin(address)
+	if err != nil {
+		return nil, err
+	}
 	network := "tcp"
 	if isSocket(address) {
 		network = "unix"
 	}
 	var raw net.Conn
-	var err error
 	if config != nil {
 		raw, err = (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
 	} else {
 		raw, err = dialer.DialContext(ctx, network, address)
 	}
 	if err != nil {
+		attempt.end(err)
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		_ = raw.Close() // nothing was sent
+		attempt.end(net.ErrClosed)
 		return nil, net.ErrClosed
 	}
-	opened := &conn{address: address, all: c}
+	opened := &conn{address: address, all: c, attempt: attempt}
 	opened.Conn = raw
 	opened.answers.subscribes = c.subscribes
 	c.open[opened] = struct{}{}
 	return opened, nil
 }
 
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.guardedConn.Read(p)
+	switch {
+	case c.answered:
+	case n > 0:
+		c.answered = true
+		if p[0] != '-' {
+			c.attempt.end(nil)
+		}
+	case err != nil:
+		c.attempt.end(err)
+	}
+	return n, err
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	if c.written < 2 {
+		if c.written++; c.written == 2 {
+			c.attempt.end(nil)
+		}
+	}
+	return c.guardedConn.Write(p)
+}
+
 func (c *conn) Close() error {
+	c.attempt.end(errUnanswered)
 	c.all.mu.Lock()
 	delete(c.all.open, c)
 	c.all.mu.Unlock()

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -278,4 +280,76 @@ func TestNoRetryStorm(t *testing.T) {
 	require.LessOrEqual(t, proxy.Accepted()-before, int64(calls*8))
 	proxy.Refuse(false)
 	requireWorks(t, s)
+}
+
+// However many callers there are, a server that cannot be reached sees few
+// attempts.
+func TestNoStormOfManyCallers(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr)
+	s := open(t, patient(proxy.Addr))
+	require.NoError(t, s.Put(t.Context(), "kept", []byte("value"), 0))
+	proxy.Refuse(true)
+	proxy.Cut()
+	before := proxy.Accepted()
+	begin := time.Now()
+	var all sync.WaitGroup
+	for i := range 64 {
+		all.Go(func() {
+			for time.Since(begin) < time.Second {
+				if _, err := s.Get(t.Context(), fmt.Sprint("key", i)); !isFault(err) {
+					t.Errorf("a server that is not there answered: %v", err)
+				}
+				if err := increment(t.Context(), s, fmt.Sprint("key", i)); err == nil {
+					t.Error("a server that is not there has written")
+				}
+			}
+		})
+	}
+	all.Wait()
+	// One for reads and as many as there may be for updates, before any of
+	// them has failed, and then one at a time.
+	require.LessOrEqual(t, proxy.Accepted()-before, int64(100))
+	proxy.Refuse(false)
+	requireWorks(t, s)
+}
+
+// Those whose turn to connect it is not are told what became of the last
+// attempt, so that no error hides what is wrong.
+func TestEveryErrorSaysWhyThereIsNoConnection(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, patient(server.Addr))
+	server.Kill()
+	for range 50 {
+		_, err := s.Get(t.Context(), "key")
+		require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	}
+}
+
+// The restart of a server breaks all connections, also the many that lie idle
+// after a busy time. Nobody notices them.
+func TestRestartWithIdleConnections(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, patient(server.Addr))
+	const many = 20
+	var held atomic.Int64
+	enough := make(chan struct{})
+	var all sync.WaitGroup
+	for i := range 32 {
+		all.Go(func() {
+			_ = s.Update(t.Context(), fmt.Sprint("key", i), func([]byte) ([]byte, time.Duration, error) {
+				if held.Add(1) == many {
+					close(enough)
+				}
+				<-enough
+				return nil, 0, nil
+			})
+		})
+	}
+	all.Wait()
+	server.Kill()
+	server.Restart(t)
+	for range many {
+		require.NoError(t, increment(t.Context(), s, "counter"))
+	}
 }

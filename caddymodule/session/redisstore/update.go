@@ -124,11 +124,12 @@ type transaction struct {
 
 // begin takes a connection, watches key and reads it. Nothing is changed by
 // that, so it is tried again when the connection turns out to be broken, as
-// one that was idle is when the server was restarted.
+// all that were idle are when the server was restarted. When there is none of
+// those left, a new one is made or the server cannot be reached.
 func (s *Store) begin(ctx context.Context, key string) (*transaction, error) {
 	watch := s.client.B().Watch().Key(key).Build()
 	return call(ctx, s, watch.Slot(), func(ctx context.Context) (t *transaction, err error) {
-		for range readAttempts {
+		for range dedicatedConns + 1 {
 			t = &transaction{key: key, timeout: s.timeout}
 			t.conn, t.release = s.client.Dedicate()
 			if err = t.read(ctx); err == nil {
@@ -148,7 +149,7 @@ func (s *Store) begin(ctx context.Context, key string) (*transaction, error) {
 func isBroken(err error) bool {
 	var reply *rueidis.RedisError
 	var op *net.OpError
-	if errors.As(err, &reply) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.As(err, &reply) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errResting) {
 		return false
 	}
 	return !errors.As(err, &op) || op.Op != "dial"
