@@ -1,12 +1,14 @@
 package redisstore
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"log/slog"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,7 +19,8 @@ const renewPause = time.Second
 // breaks, so this breaks those that are of no more use.
 type conns struct {
 	logger     *slog.Logger
-	subscribes bool // there are Sentinels among the servers
+	subscribes bool     // there are Sentinels among the servers
+	secrets    []string // passwords, which no error may hold
 	paces      *paces
 
 	mu      sync.Mutex
@@ -36,11 +39,12 @@ type conn struct {
 	// that is an error rueidis may go on without HELLO, or give up.
 	attempt  *attempt
 	answered bool
+	refusal  atomic.Pointer[serverError]
 	written  int // up to 2
 }
 
-func newConns(logger *slog.Logger, subscribes bool) *conns {
-	return &conns{logger: logger, subscribes: subscribes, paces: newPaces(), open: make(map[*conn]struct{})}
+func newConns(logger *slog.Logger, subscribes bool, secrets []string) *conns {
+	return &conns{logger: logger, subscribes: subscribes, secrets: secrets, paces: newPaces(), open: make(map[*conn]struct{})}
 }
 
 // dial is rueidis' DialCtxFn.
@@ -83,7 +87,10 @@ func (c *conn) Read(p []byte) (int, error) {
 	case c.answered:
 	case n > 0:
 		c.answered = true
-		if p[0] != '-' {
+		if text, refused := bytes.CutPrefix(p[:n], []byte("-")); refused {
+			text, _, _ = bytes.Cut(text, []byte("\r\n"))
+			c.refusal.Store(newServerError(string(text), c.all.secrets))
+		} else {
 			c.attempt.end(nil)
 		}
 	case err != nil:
@@ -102,7 +109,11 @@ func (c *conn) Write(p []byte) (int, error) {
 }
 
 func (c *conn) Close() error {
-	c.attempt.end(errUnanswered)
+	if refusal := c.refusal.Load(); refusal != nil {
+		c.attempt.end(refusal)
+	} else {
+		c.attempt.end(errUnanswered)
+	}
 	c.all.mu.Lock()
 	delete(c.all.open, c)
 	c.all.mu.Unlock()

@@ -67,7 +67,7 @@ func (s *Store) clean(err error) error {
 	case errors.As(err, &reply):
 		return newServerError(reply.Error(), s.secrets)
 	case errors.Is(err, rueidis.ErrNoCache):
-		return ErrNoClientCache // the original quotes the server
+		return s.explainNoCache(err)
 	case errors.Is(err, rueidis.ErrClosing):
 		return errors.New("connection was closed")
 	case errors.Is(err, context.DeadlineExceeded):
@@ -75,6 +75,16 @@ func (s *Store) clean(err error) error {
 	default:
 		return err
 	}
+}
+
+// explainNoCache says what the server had against CLIENT TRACKING, such as that
+// the user may not. rueidis quotes it in front of the command.
+func (s *Store) explainNoCache(err error) error {
+	said, _, quoted := strings.Cut(err.Error(), ": [CLIENT")
+	if !quoted {
+		return ErrNoClientCache
+	}
+	return fmt.Errorf("%w: %w", ErrNoClientCache, newServerError(said, s.secrets))
 }
 
 // maxServerText bounds how much of a server's error is repeated.

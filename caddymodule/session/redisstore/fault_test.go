@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -324,6 +325,36 @@ func TestEveryErrorSaysWhyThereIsNoConnection(t *testing.T) {
 		_, err := s.Get(t.Context(), "key")
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 	}
+}
+
+// A server that has too many clients says so and hangs up, on everybody.
+func TestTooManyClients(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr)
+	s := open(t, patient(proxy.Addr))
+	require.NoError(t, s.Put(t.Context(), "kept", []byte("value"), 0))
+	const many = 3
+	var others [many]net.Conn
+	for i := range others {
+		other, err := net.Dial("tcp", server.Addr)
+		require.NoError(t, err)
+		defer other.Close()
+		others[i] = other
+	}
+	server.Do(t, "config", "set", "maxclients", fmt.Sprint(many))
+	proxy.Cut()
+	require.Eventually(t, func() bool {
+		err := requireFault(t, func() error { return increment(t.Context(), s, "counter") })
+		return strings.Contains(err.Error(), "max number of clients reached")
+	}, recovery, time.Millisecond)
+	requireFault(t, func() error {
+		_, err := s.Get(t.Context(), "kept")
+		return err
+	})
+	for _, other := range others {
+		require.NoError(t, other.Close())
+	}
+	requireWorks(t, s)
 }
 
 // The restart of a server breaks all connections, also the many that lie idle

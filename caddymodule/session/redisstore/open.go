@@ -36,11 +36,12 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	secrets := []string{option.Password, option.Sentinel.Password}
 	s := &Store{
-		conns:   newConns(o.Logger, o.SentinelMaster != ""),
+		conns:   newConns(o.Logger, o.SentinelMaster != "", secrets),
 		prefix:  o.KeyPrefix,
 		timeout: o.Timeout,
-		secrets: []string{option.Password, option.Sentinel.Password},
+		secrets: secrets,
 		lanes:   newLanes(),
 		turns:   newTurns(),
 	}

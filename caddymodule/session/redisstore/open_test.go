@@ -184,6 +184,15 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 			says: "NOPERM",
 		},
 		{
+			name: "user without permission for client-side caching",
+			options: func(t *testing.T) redisstore.Options {
+				o := patient(redistest.Start(t, "user gate on >"+password+" "+strings.Replace(permissions, "+client|tracking", "", 1)).Addr)
+				o.Username, o.Password = "gate", password
+				return o
+			},
+			is: redisstore.ErrNoClientCache, says: "client_cache off: NOPERM",
+		},
+		{
 			name: "user of other keys",
 			options: func(t *testing.T) redisstore.Options {
 				o := patient(redistest.Start(t, "user gate on >"+password+" "+permissions).Addr)

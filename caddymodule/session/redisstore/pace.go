@@ -34,8 +34,8 @@ type pace struct {
 
 func newPaces() *paces { return &paces{of: make(map[string]*pace)} }
 
-// errUnanswered says that a connection ended before it was of any use. The one
-// who made it was told more.
+// errUnanswered says that a connection was closed before the server said
+// anything.
 var errUnanswered = errors.New("server did not accept the last connection")
 
 // errResting says that no attempt to connect was made.
