@@ -58,6 +58,37 @@ func TestGatewaysShareRedis(t *testing.T) {
 	}
 }
 
+// Where the server is and how to get in may be said in the environment, as
+// many platforms do. What is said there is shown nowhere.
+func TestRedisAddressInTheEnvironment(t *testing.T) {
+	redis := redistest.Start(t, "requirepass redis-canary")
+	cfg := onRedis("{env.REDIS_URL}", "")
+	cfg.Env = append(cfg.Env, "REDIS_URL=redis://:redis-canary@"+redis.Addr+"/3")
+	a, b := gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg)
+	requireShared(t, a, b)
+	require.Contains(t, redis.Do(t, "--no-auth-warning", "-a", "redis-canary", "info", "keyspace"), "db3:")
+	shown, err := gatewaytest.ReadResponse(a.AdminClient().Get("http://admin/config/"))
+	require.NoError(t, err)
+	require.Contains(t, shown.Body, "{env.REDIS_URL}")
+	redis.Kill()
+	b.Eventually(func() bool { return b.AdminStatus("/wxgate/ready") == http.StatusServiceUnavailable }, "the store is gone")
+	require.NotContains(t, a.Output()+b.Output()+shown.Body, "redis-canary")
+}
+
+func TestSentinelsWithAPassword(t *testing.T) {
+	replicated := redistest.StartSentinel(t, "user gate on >redis-canary ~wxgate:* +@all")
+	var addresses []string
+	for _, sentinel := range replicated.Sentinels {
+		sentinel.Do(t, "config", "set", "requirepass", "sentinel-canary")
+		addresses = append(addresses, "redis://:{env.SENTINEL_PASSWORD}@"+sentinel.Addr)
+	}
+	cfg := onRedis(strings.Join(addresses, " "), "sentinel "+redistest.SentinelMaster+"\nusername gate\npassword {env.REDIS_PASSWORD}")
+	cfg.Env = append(cfg.Env, "SENTINEL_PASSWORD=sentinel-canary")
+	a, b := gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg)
+	requireShared(t, a, b)
+	require.NotContains(t, a.Output()+b.Output(), "canary")
+}
+
 func TestGatewaysShareARedisCluster(t *testing.T) {
 	var addresses []string
 	for _, node := range redistest.StartCluster(t, 3) {
@@ -84,6 +115,33 @@ func TestSentinelFailover(t *testing.T) {
 	}, "the other gateway finds the replica, too")
 	b.Upstream.Take()
 	requireShared(t, a, b)
+}
+
+// Other options of the store make other connections. Those of the former
+// configuration go with it.
+func TestReloadsLeaveNoConnectionsToRedis(t *testing.T) {
+	redis := redistest.Start(t)
+	cfgs := []gatewaytest.Config{onRedis(redis.Addr, "timeout 3s"), onRedis(redis.Addr, "timeout 4s"), onRedis(redis.Addr, "timeout 3s\nclient_cache off")}
+	g := gatewaytest.Start(t, cfgs[0])
+	token := g.Login("alice").Token
+	const reloads = 12
+	for i := range reloads {
+		out, err := g.Reload(cfgs[(i+1)%len(cfgs)])
+		require.NoError(t, err, out)
+		require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token)).Status)
+		g.Login("bob")
+	}
+	// One is for reading, and some more for updates.
+	g.Eventually(func() bool {
+		return strings.Count(redis.Do(t, "client", "list", "type", "normal"), "name=wxgate") < reloads/2
+	}, "only the last configuration is connected")
+	g.Eventually(func() bool {
+		stacks, err := gatewaytest.ReadResponse(g.AdminClient().Get("http://admin/debug/pprof/goroutine?debug=2"))
+		require.NoError(t, err)
+		require.Contains(t, stacks.Body, "redisstore.(*Store).heartbeat(")
+		return strings.Count(stacks.Body, "redisstore.(*Store).heartbeat(") == 1 && strings.Count(stacks.Body, "rueidis.") < 3*reloads
+	}, "only the last configuration has goroutines")
+	g.Upstream.Take()
 }
 
 func TestRedisTrouble(t *testing.T) {

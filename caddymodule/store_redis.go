@@ -9,10 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -29,7 +29,9 @@ func init() {
 // them. All of them need the same encryption_key.
 type RedisStore struct {
 	// host:port, or a URL redis://, rediss:// (TLS) or unix://. Several
-	// addresses are those of a cluster, or of the sentinels.
+	// addresses are those of a cluster, or of the sentinels. An address may be
+	// or hold a placeholder, such as {env.REDIS_URL}; only then may it have a
+	// password. Sentinels get the password of their URL, and no other.
 	Addresses []string `json:"addresses,omitempty"`
 
 	// The ACL user and its password; write them as {env.NAME} or {file./path}.
@@ -60,9 +62,10 @@ type RedisStore struct {
 	// that forbids it; every request then asks the server. Default: on
 	ClientCache *bool `json:"client_cache,omitempty"`
 
-	logger   *slog.Logger
-	username string
-	password string
+	logger    *slog.Logger
+	addresses []string
+	username  string
+	password  string
 }
 
 const defaultKeyPrefix = "wxgate:"
@@ -106,6 +109,16 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 		}
 		*secret.value = value
 	}
+	for i, raw := range s.Addresses {
+		address, _, err := resolveSecret(raw)
+		if err != nil {
+			return fmt.Errorf("store redis: address %d: %w", i+1, err)
+		}
+		s.addresses = append(s.addresses, address)
+	}
+	if err := s.options().Check(); err != nil {
+		return fmt.Errorf("store redis: %w", err)
+	}
 	return nil
 }
 
@@ -133,19 +146,22 @@ func (s *RedisStore) check() error {
 // checkRedisAddress refuses a URL with a password in it, because the
 // configuration is visible in many places; the address is not repeated.
 func checkRedisAddress(address string) error {
-	if !strings.Contains(address, "://") {
+	scheme, rest, isURL := strings.Cut(address, "://")
+	if !isURL {
 		return nil
 	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return errors.New("an address is neither host:port nor a redis:// or rediss:// URL")
-	}
-	switch u.Scheme {
+	switch strings.ToLower(scheme) {
 	case "redis", "rediss", "unix":
 	default:
-		return fmt.Errorf("the scheme %q of an address is not redis, rediss or unix", u.Scheme)
+		if strings.ContainsFunc(scheme, func(r rune) bool { return !unicode.IsLetter(r) }) {
+			return errors.New("an address is neither host:port nor a redis:// or rediss:// URL")
+		}
+		return fmt.Errorf("the scheme %q of an address is not redis, rediss or unix", scheme)
 	}
-	if _, has := u.User.Password(); has {
+	// With placeholders it is no URL yet.
+	userinfo := rest[:max(0, strings.LastIndex(rest, "@"))]
+	_, password, _ := strings.Cut(placeholderPattern.ReplaceAllString(userinfo, ""), ":")
+	if password != "" {
 		return errors.New("an address holds a password: use the options username and password, with {env.NAME} or {file./path}")
 	}
 	return nil
@@ -155,7 +171,8 @@ func checkRedisAddress(address string) error {
 // they are part of the name, the secrets only as a hash.
 func (s *RedisStore) StoreName() string {
 	all, _ := json.Marshal(s) // plain fields only: it cannot fail
-	sum := sha256.Sum256([]byte(string(all) + "\x00" + s.username + "\x00" + s.password))
+	resolved := append([]string{string(all), s.username, s.password}, s.addresses...)
+	sum := sha256.Sum256([]byte(strings.Join(resolved, "\x00")))
 	return "redis " + strings.Join(s.Addresses, " ") + " " + hex.EncodeToString(sum[:8])
 }
 
@@ -167,8 +184,12 @@ func (s *RedisStore) SharedByNodes() {}
 
 // Open implements StoreModule.
 func (s *RedisStore) Open(ctx context.Context) (session.Store, error) {
-	return redisstore.Open(ctx, redisstore.Options{
-		Addresses:      s.Addresses,
+	return redisstore.Open(ctx, s.options())
+}
+
+func (s *RedisStore) options() redisstore.Options {
+	return redisstore.Options{
+		Addresses:      s.addresses,
 		Username:       s.username,
 		Password:       s.password,
 		DB:             s.DB,
@@ -179,7 +200,7 @@ func (s *RedisStore) Open(ctx context.Context) (session.Store, error) {
 		Timeout:        time.Duration(s.Timeout),
 		ClientCache:    s.ClientCache == nil || *s.ClientCache,
 		Logger:         s.logger,
-	})
+	}
 }
 
 // tls is nil where only a rediss:// URL asks for it.

@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"crypto/tls"
 	"net"
 	"strconv"
 	"testing"
@@ -69,11 +70,14 @@ func TestAddressesAndOptionsMustAgree(t *testing.T) {
 		{"negative timeout", Options{Addresses: []string{"a"}, Timeout: -1}, "positive"},
 		{"socket among others", Options{Addresses: []string{"a", "unix:///b"}}, "only address"},
 		{"database of a Sentinel", Options{Addresses: []string{"redis://a/1"}, SentinelMaster: "m"}, "Sentinel"},
+		{"database of a cluster", Options{Addresses: []string{"a", "b"}, DB: 1}, "no database 1"},
+		{"database of a cluster in the URLs", Options{Addresses: []string{"redis://a/1", "redis://b/1"}}, "no database 1"},
+		{"TLS on a socket", Options{Addresses: []string{"unix:///a"}, TLS: new(tls.Config)}, "takes no TLS"},
 		{"nothing", Options{}, "at least one"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := tt.options.withDefaults().clientOption()
+			err := tt.options.Check()
 			require.ErrorContains(t, err, tt.says)
 			require.NotContains(t, err.Error(), "canary")
 		})

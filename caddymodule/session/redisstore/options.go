@@ -103,6 +103,13 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// Check says what of the options can be seen to be wrong without a server. Open
+// refuses the same. No error holds an address, which may have a password.
+func (o Options) Check() error {
+	_, err := o.withDefaults().clientOption()
+	return err
+}
+
 // clientOption translates o for rueidis. No error names an address, since it
 // may hold a password.
 func (o Options) clientOption() (rueidis.ClientOption, error) {
@@ -150,6 +157,9 @@ func (o Options) clientOption() (rueidis.ClientOption, error) {
 		},
 		DisableCache: true,
 	}
+	if opt.TLSConfig != nil && isSocket(opt.InitAddress[0]) {
+		return rueidis.ClientOption{}, errors.New("a unix socket takes no TLS")
+	}
 	if common.tls && opt.TLSConfig == nil {
 		opt.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
@@ -170,6 +180,9 @@ func (o Options) clientOption() (rueidis.ClientOption, error) {
 	}
 	if err := common.mergeInto(&opt); err != nil {
 		return rueidis.ClientOption{}, err
+	}
+	if len(opt.InitAddress) > 1 && opt.SelectDB != 0 {
+		return rueidis.ClientOption{}, fmt.Errorf("several addresses are those of a cluster, which has no database %d", opt.SelectDB)
 	}
 	return opt, nil
 }
