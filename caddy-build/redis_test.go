@@ -89,6 +89,25 @@ func TestSentinelsWithAPassword(t *testing.T) {
 	require.NotContains(t, a.Output()+b.Output(), "canary")
 }
 
+func TestRedisOverTLS(t *testing.T) {
+	redis, certificate := redistest.StartTLS(t)
+	for name, tc := range map[string]struct{ address, options string }{
+		"option": {redis.Addr, "tls"},
+		"URL":    {"rediss://" + redis.Addr, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := onRedis(tc.address, tc.options)
+			late := gatewaytest.New(t)
+			out, err := late.Try("run", "--config", late.WriteConfig(cfg), "--adapter", "caddyfile")
+			require.Error(t, err, "nobody vouches for the certificate")
+			require.Contains(t, out, "x509: certificate signed by unknown authority")
+
+			cfg.Env = append(cfg.Env, "SSL_CERT_FILE="+certificate.CAFile)
+			requireShared(t, gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg))
+		})
+	}
+}
+
 func TestGatewaysShareARedisCluster(t *testing.T) {
 	var addresses []string
 	for _, node := range redistest.StartCluster(t, 3) {
