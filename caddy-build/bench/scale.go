@@ -66,6 +66,9 @@ func (h *house) scaleBadger(ctx context.Context, n, reads int) error {
 }
 
 func (h *house) scaleRedis(ctx context.Context, n, reads int) error {
+	if err := os.MkdirAll(h.home, 0o700); err != nil {
+		return fmt.Errorf("making a directory for redis-server: %w", err)
+	}
 	redis, address, err := h.redis(ctx, "--dir", h.home)
 	if err != nil || redis == nil {
 		return err
