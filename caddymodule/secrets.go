@@ -197,5 +197,10 @@ func makeKeyFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making encryption key file %s: %w", path, err)
 	}
+	// Its name must be as durable as the sessions that need it, which may be on
+	// another disk. Not every system can sync a directory.
+	if dir, err := os.Open(filepath.Dir(path)); err == nil {
+		_ = errors.Join(dir.Sync(), dir.Close())
+	}
 	return key, nil
 }

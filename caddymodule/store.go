@@ -70,6 +70,7 @@ var errNotOpen = errors.New("the session store is not open")
 // sharedStore is an open store in the pool.
 type sharedStore struct {
 	name, options string
+	clock         *session.Clock // reloads do not make it forget
 	session.Store
 }
 
@@ -144,6 +145,7 @@ func (a *App) openStore() error {
 	}
 	manager, err := session.NewManager(ctx, session.Config{
 		Store:       shared.Store,
+		Clock:       shared.clock,
 		Keys:        keys,
 		IdleTimeout: time.Duration(a.Session.IdleTimeout),
 		Lifetime:    time.Duration(a.Session.Lifetime),
@@ -188,7 +190,7 @@ func takeStore(ctx context.Context, module StoreModule) (*sharedStore, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &sharedStore{name: name, options: module.StoreOptions(), Store: store}, nil
+		return &sharedStore{name: name, options: module.StoreOptions(), clock: session.NewClock(time.Now), Store: store}, nil
 	})
 	if err != nil {
 		return nil, err

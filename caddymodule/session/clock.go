@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// A clock tells the time and never goes backwards while the process lives, so
-// that setting the system's clock back does not revive an expired session: it
-// is the later of the wall clock and the latest time told plus what has
-// passed since by the monotonic clock.
+// A Clock tells the time and never goes backwards, so that setting the system's
+// clock back does not revive an expired session: it is the later of the wall
+// clock and the latest time told plus what has passed since by the monotonic
+// clock.
 //
 // Across a restart only the wall clock is known. If it was set back meanwhile,
 // a session may live longer by as much as the clock was set back, and never
 // beyond the absolute end in its record as that clock reads it.
-type clock struct {
+type Clock struct {
 	now  func() time.Time
 	mark atomic.Pointer[clockMark]
 }
@@ -32,19 +32,16 @@ const (
 	markDrift = time.Millisecond
 )
 
-// systemClock is the one of all Managers that are not given another: it
-// outlives a Manager, as the process does.
-var systemClock = newClock(time.Now)
-
-func newClock(now func() time.Time) *clock {
-	c := &clock{now: now}
+// NewClock returns a Clock that follows now, which is time.Now but in tests.
+func NewClock(now func() time.Time) *Clock {
+	c := &Clock{now: now}
 	reading := now()
 	c.mark.Store(&clockMark{reading: reading, told: reading.UnixNano()})
 	return c
 }
 
 // read returns nanoseconds since 1970.
-func (c *clock) read() int64 {
+func (c *Clock) read() int64 {
 	reading := c.now()
 	mark := c.mark.Load()
 	told, move := mark.tell(reading.UnixNano(), reading.Sub(mark.reading))

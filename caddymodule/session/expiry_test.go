@@ -57,12 +57,15 @@ func TestExpiry(t *testing.T) {
 }
 
 // Setting the system's clock back revives no session while the process lives,
-// and a reload is no new process.
+// and a reload is no new process: its Manager has the clock of the one before.
 func TestClockSetBackBeforeAReload(t *testing.T) {
-	f := manage(t, openStore(t), func(c *session.Config) { c.Now, c.IdleTimeout = nil, time.Hour })
+	wall := time.Now().Round(0) // without the part that cannot be set
+	clock := session.NewClock(func() time.Time { return wall })
+	f := manage(t, openStore(t), func(c *session.Config) { c.Clock, c.IdleTimeout = clock, time.Hour })
 	token := f.login("oAlice")
-	t.Cleanup(session.SystemClockShowed(time.Now().Add(time.Hour)))
+	wall = wall.Add(time.Hour)
 	f.dead(token)
+	wall = wall.Add(-time.Hour)
 	f.Close()
 	f.restart()
 	f.dead(token)
@@ -74,10 +77,10 @@ func TestShorterLifetimeEndsExistingSessions(t *testing.T) {
 	f := manage(t, store, func(c *session.Config) { c.Lifetime, c.IdleTimeout = 10*time.Hour, 100*time.Hour })
 	token := f.login("oAlice")
 	short := manage(t, store, func(c *session.Config) {
-		c.Lifetime, c.IdleTimeout, c.Now = time.Hour, 100*time.Hour, f.clock.Now
+		c.Lifetime, c.IdleTimeout, c.Clock = time.Hour, 100*time.Hour, session.NewClock(f.clock.Now)
 	})
 	long := manage(t, store, func(c *session.Config) {
-		c.Lifetime, c.IdleTimeout, c.Now = 20*time.Hour, 100*time.Hour, f.clock.Now
+		c.Lifetime, c.IdleTimeout, c.Clock = 20*time.Hour, 100*time.Hour, session.NewClock(f.clock.Now)
 	})
 	f.clock.Advance(time.Hour)
 	short.dead(token)

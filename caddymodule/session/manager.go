@@ -47,9 +47,10 @@ type Config struct {
 	// bytes each, if the Store is an Observer. Default DefaultCacheSize.
 	CacheSize int
 
-	// Now tells the time. Default time.Now, and then what one Manager knows of
-	// the time, the next one in the process does, too.
-	Now func() time.Time
+	// Clock tells the time. A Manager that takes over from another should have
+	// the same one, so that it knows what was the time before. Default: a new
+	// one that follows the system's.
+	Clock *Clock
 
 	// Measure, if set, is told of each store call. op is one of get, put,
 	// update, delete, sync, scan, count and ping. An absent key and a caller
@@ -67,7 +68,7 @@ type Config struct {
 type Manager struct {
 	calls       calls
 	sealer      *sealer
-	clock       *clock
+	clock       *Clock
 	reporter    *reporter
 	cache       *cache // nil unless the store is an Observer
 	unobserve   func()
@@ -105,20 +106,19 @@ func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 	if cfg.CacheSize == 0 {
 		cfg.CacheSize = DefaultCacheSize
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = NewClock(time.Now)
+	}
 	sealer, err := newSealer(cfg.Keys)
 	if err != nil {
 		return nil, err
 	}
 
-	clock := systemClock
-	if cfg.Now != nil {
-		clock = newClock(cfg.Now)
-	}
 	m := &Manager{
 		calls:       calls{store: cfg.Store, measure: cfg.Measure},
 		sealer:      sealer,
-		clock:       clock,
-		reporter:    newReporter(cfg.Report, clock),
+		clock:       cfg.Clock,
+		reporter:    newReporter(cfg.Report, cfg.Clock),
 		idleTimeout: int64(cfg.IdleTimeout),
 		lifetime:    int64(cfg.Lifetime),
 		maxPerUser:  cfg.MaxPerUser,

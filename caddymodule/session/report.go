@@ -12,13 +12,13 @@ const reportEvery = time.Minute
 // A reporter passes trouble on that no caller waits for.
 type reporter struct {
 	report func(event string, err error)
-	clock  *clock
+	clock  *Clock
 
 	mu   sync.Mutex
 	last map[string]int64
 }
 
-func newReporter(report func(event string, err error), clock *clock) *reporter {
+func newReporter(report func(event string, err error), clock *Clock) *reporter {
 	return &reporter{report: report, clock: clock, last: make(map[string]int64)}
 }
 
