@@ -44,36 +44,34 @@ func TestFloodsAreBounded(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		times int
-		each  int // kilobytes of memory that each may cost while it lasts
+		each  int           // kilobytes of memory that each may cost while it lasts
+		every time.Duration // 0: as fast as they come to their ends
 		work  func(t *testing.T, g *gatewaytest.Gateway) (done bool)
 	}{
-		{"half-open login bodies", flood(200, 10_000), 64, halfOpenLogin},
-		{"half-open heads", flood(200, 10_000), 64, halfOpenHead},
-		{"heads of 16 KiB", flood(200, 10_000), 0, head(16<<10-200, http.StatusUnauthorized)},
-		{"heads of 24 KiB", flood(200, 10_000), 0, head(24<<10, http.StatusRequestHeaderFieldsTooLarge)},
-		{"bodies of 1 GiB", flood(16, 64), 0, endlessBody},
-		{"random tokens", flood(2_000, 100_000), 0, randomTokens},
+		{"half-open login bodies", flood(200, 10_000), 64, 0, halfOpenLogin},
+		{"half-open heads", flood(200, 10_000), 64, 0, halfOpenHead},
+		{"heads of 16 KiB", flood(200, 10_000), 0, 0, head(16<<10-200, http.StatusUnauthorized)},
+		{"heads of 16 KiB, 1,000 a second", flood(200, 10_000), 0, time.Millisecond, head(16<<10-200, http.StatusUnauthorized)},
+		{"heads of 24 KiB", flood(200, 10_000), 0, 0, head(24<<10, http.StatusRequestHeaderFieldsTooLarge)},
+		{"bodies of 1 GiB", flood(16, 64), 0, 0, endlessBody},
+		{"random tokens", flood(2_000, 100_000), 0, 0, randomTokens},
+		{"random tokens, 2,000 a second", flood(2_000, 100_000), 0, 500 * time.Microsecond, randomTokens},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before := residentKiB(t, g.Pid())
 			quiet := askInPeace(t, g, token)
 			live := keepAsking(g, token)
-			var wg sync.WaitGroup
 			var done atomic.Int64
-			slots := make(chan struct{}, flood(64, 256))
+			together := flood(64, 256)
 			if tc.each > 0 {
-				slots = make(chan struct{}, tc.times) // all at once
+				together = tc.times
 			}
-			for range tc.times {
-				slots <- struct{}{}
-				wg.Go(func() {
-					defer func() { <-slots }()
-					if tc.work(t, g) {
-						done.Add(1)
-					}
-				})
-			}
-			peak := peakWhile(t, g.Pid(), &wg)
+			flooded := startFlood(tc.times, together, tc.every, func() {
+				if tc.work(t, g) {
+					done.Add(1)
+				}
+			})
+			peak := peakUntil(t, g.Pid(), flooded)
 			times := live.stop()
 			t.Logf("%d of %d came to their end; memory %d MiB, at most %d MiB, %d MiB afterwards; live requests: %d before, p50 %v, p99 %v; %d meanwhile, p50 %v, p99 %v",
 				done.Load(), tc.times, before>>10, peak>>10, residentKiB(t, g.Pid())>>10,
@@ -98,19 +96,45 @@ func residentKiB(t *testing.T, pid int) int {
 	return kib
 }
 
-func peakWhile(t *testing.T, pid int, wg *sync.WaitGroup) int {
-	t.Helper()
+// startFlood does work so many times, so many together, and not more often than
+// every so long.
+func startFlood(times, together int, every time.Duration, work func()) (over <-chan struct{}) {
 	done := make(chan struct{})
 	go func() {
-		wg.Wait()
-		close(done)
+		defer close(done)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		slots := make(chan struct{}, together)
+		var next <-chan time.Time
+		if every > 0 {
+			ticker := time.NewTicker(every)
+			defer ticker.Stop()
+			next = ticker.C
+		}
+		for range times {
+			if next != nil {
+				<-next
+			}
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				work()
+			})
+		}
 	}()
+	return done
+}
+
+// peakUntil is the most memory that a process had in use until something is
+// over.
+func peakUntil(t *testing.T, pid int, over <-chan struct{}) int {
+	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	peak := residentKiB(t, pid)
 	for {
 		select {
-		case <-done:
+		case <-over:
 			return peak
 		case <-tick.C:
 			peak = max(peak, residentKiB(t, pid))
