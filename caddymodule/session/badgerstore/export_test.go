@@ -38,6 +38,10 @@ func (s *Store) FollowShorterList() error {
 // marker does not say so yet.
 func (s *Store) DuringClose(f func()) { s.closing = f }
 
+// VerifyLater verifies tables as Open does in the background with those that it
+// had no time for.
+func (s *Store) VerifyLater(paths ...string) { s.upkeep.verify(s, paths) }
+
 // Fail puts the store out of use, as a disk does that cannot sync.
 func (s *Store) Fail(err error) error { return s.fail(err) }
 

@@ -2,8 +2,12 @@ package badgerstore
 
 import (
 	"errors"
+	"path/filepath"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/dgraph-io/badger/v4"
 )
 
 // upkeep does what Badger in managed mode leaves to its user.
@@ -49,14 +53,19 @@ func (u *upkeep) verify(s *Store, tables []string) {
 			return
 		default:
 		}
-		if !exists(path) {
-			continue // compacted away
-		}
-		if err := verifyTable(path, true); err != nil && exists(path) {
+		if err := verifyTable(path, true); err != nil && s.inUse(path) {
 			_ = s.fail(err)
 			return
 		}
 	}
+}
+
+// inUse reports whether Badger still has a table. It does not read one that was
+// compacted away, whose file it empties before it removes it.
+func (s *Store) inUse(path string) bool {
+	return slices.ContainsFunc(s.db.Tables(), func(table badger.TableInfo) bool {
+		return tableName(table.ID) == filepath.Base(path)
+	})
 }
 
 func (u *upkeep) stop() {
