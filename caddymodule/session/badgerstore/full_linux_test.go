@@ -114,7 +114,7 @@ func TestDiskFillsUpDuringLogins(t *testing.T) {
 	}
 
 	fill(t, disk, 0)
-	waitFor(&refused, refused.Load()+100)
+	waitUntilFull(t, s)
 	alive()
 	for token, openID := range before {
 		_, err := m.End(t.Context(), token)
@@ -138,6 +138,17 @@ func waitFor(n *atomic.Int64, least int64) {
 	pace := time.NewTicker(time.Millisecond)
 	defer pace.Stop()
 	for n.Load() < least {
+		<-pace.C
+	}
+}
+
+// waitUntilFull waits until the store has noticed that nothing at all may be
+// written any more, which it asks every few milliseconds.
+func waitUntilFull(t *testing.T, s *badgerstore.Store) {
+	t.Helper()
+	pace := time.NewTicker(time.Millisecond)
+	defer pace.Stop()
+	for !errors.Is(s.Put(t.Context(), "filler", []byte("v"), time.Hour), session.ErrFull) {
 		<-pace.C
 	}
 }
