@@ -28,6 +28,7 @@ type cache struct {
 	locks    [64]sync.Mutex // of the sets, for insertion only
 	packed   *packedSessions
 	versions []atomic.Uint32
+	meta     atomic.Uint32 // the version of the meta record
 	epoch    atomic.Uint32 // counts changes of unknown extent
 	stopped  atomic.Bool
 	maxAge   int64 // nanoseconds; 0: without bound
@@ -78,6 +79,8 @@ func (c *cache) changed(key string) {
 	switch {
 	case key == "":
 		c.epoch.Add(1)
+	case key == metaKey:
+		c.meta.Add(1)
 	case len(key) == len(sessionPrefix)+len(hash{}) && key[:len(sessionPrefix)] == sessionPrefix:
 		c.version(hash([]byte(key[len(sessionPrefix):]))).Add(1)
 	case len(key) == len(userPrefix)+len(hash{}) && key[:len(userPrefix)] == userPrefix:
@@ -115,8 +118,18 @@ func (c *cache) current(s *Session, now int64) bool {
 	return s.versions.session == c.version(s.hash).Load() &&
 		s.versions.user == c.version(s.user).Load() &&
 		s.versions.epoch == c.epoch.Load() &&
-		(c.maxAge == 0 || now-s.read < c.maxAge) &&
-		!c.stopped.Load()
+		c.young(s.read, now)
+}
+
+// young reports whether what was read at a time may still be kept, if no
+// change was told.
+func (c *cache) young(read, now int64) bool {
+	return read > 0 && (c.maxAge == 0 || now-read < c.maxAge) && !c.stopped.Load()
+}
+
+// metaVersions are what the meta record is read at.
+func (c *cache) metaVersions() cacheVersions {
+	return cacheVersions{epoch: c.epoch.Load(), session: c.meta.Load()}
 }
 
 // put keeps a session that was read, and returns the one to use: the same, or

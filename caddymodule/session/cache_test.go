@@ -126,6 +126,35 @@ func TestPackedSessionKeepsItsLastUse(t *testing.T) {
 	f.lives(token, "oAlice")
 }
 
+// What names the users is read for the first login, and then only when it may
+// have changed.
+func TestMetaIsReadWhenItMayHaveChanged(t *testing.T) {
+	net := &aged{network: between(openStore(t))}
+	f := manage(t, net)
+	reads := func() (n int) {
+		f.login("oAlice")
+		for _, call := range net.taken() {
+			if call == "get meta" {
+				n++
+			}
+		}
+		return n
+	}
+	require.Equal(t, 1, reads())
+	require.Zero(t, reads())
+	for _, key := range []string{"meta", ""} {
+		net.changed(key)
+		require.Equal(t, 1, reads(), "after a change of %q", key)
+		require.Zero(t, reads())
+	}
+	f.clock.Advance(10*time.Second - 1)
+	require.Zero(t, reads())
+	f.clock.Advance(1)
+	require.Equal(t, 1, reads(), "a change may not have been told")
+	f.Close()
+	require.Equal(t, 1, reads(), "nobody tells of changes any more")
+}
+
 // aged is an observer that bounds how long values may be kept.
 type aged struct {
 	*network

@@ -21,18 +21,36 @@ func (m *Manager) startMeta(ctx context.Context) error {
 		return err
 	}
 	m.setMeta(meta)
-	// It is read at every login, but a node may run long before the first.
+	// Logins see to it too, but a node may run long before the first.
 	if err := m.reseal(ctx, metaKey); err != nil {
 		m.reporter.tell(eventNotResealed, err)
 	}
 	return nil
 }
 
-// currentMeta returns the meta record as it is in the store now. Another node
-// may have begun the store anew: two nodes that disagree would not see each
-// other's revocations. If it has vanished under the running nodes, or is
-// damaged, the first that notices puts its own back.
+// currentMeta returns the meta record as it is in the store now: the one that
+// is known, if the store would have told of a change.
 func (m *Manager) currentMeta(ctx context.Context) (metaRecord, error) {
+	known := m.meta.Load()
+	if m.cache == nil {
+		return m.readMeta(ctx)
+	}
+	now, versions := m.clock.read(), m.cache.metaVersions()
+	if known.versions == versions && m.cache.young(known.read, now) {
+		return known.metaRecord, nil
+	}
+	meta, err := m.readMeta(ctx)
+	if latest := m.meta.Load(); err == nil && latest.metaRecord == meta {
+		m.meta.CompareAndSwap(latest, &knownMeta{meta, latest.storeID, versions, now})
+	}
+	return meta, err
+}
+
+// readMeta reads the meta record. Another node may have begun the store anew:
+// two nodes that disagree would not see each other's revocations. If it has
+// vanished under the running nodes, or is damaged, the first that notices puts
+// its own back.
+func (m *Manager) readMeta(ctx context.Context) (metaRecord, error) {
 	mine := *m.meta.Load()
 	value, err := m.calls.get(ctx, metaKey)
 	if err == nil {
@@ -104,7 +122,9 @@ func (m *Manager) openMeta(value []byte) (meta metaRecord, old bool, err error) 
 // knownMeta is a metaRecord with what follows from it.
 type knownMeta struct {
 	metaRecord
-	storeID uint64
+	storeID  uint64
+	versions cacheVersions // when it was read; of its record as of a session's
+	read     int64         // 0: to be read before it is used
 }
 
 func (m *Manager) setMeta(meta metaRecord) {
@@ -125,7 +145,7 @@ func (m *Manager) ours(ctx context.Context, r *sessionRecord) (bool, error) {
 	if r.store == m.meta.Load().storeID {
 		return true, nil
 	}
-	if _, err := m.currentMeta(ctx); err != nil {
+	if _, err := m.readMeta(ctx); err != nil {
 		return false, err
 	}
 	return r.store == m.meta.Load().storeID, nil
