@@ -12,5 +12,5 @@
 //     through a memory map to a page that the disk has no block for, which
 //     ends the process (room.go).
 //   - One process works on a directory at a time, and a store may be closed
-//     while it is in use (store.go).
+//     while it is in use (open.go, usage.go).
 package badgerstore
