@@ -1,8 +1,10 @@
 package badgerstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"math"
 	"time"
 
@@ -34,10 +36,24 @@ func (s *Store) each(ctx context.Context, prefix string, visit func(key, value [
 	defer recoverTo(&err)
 	at, done := s.readers.begin(&s.version)
 	defer done()
+	return s.walk(ctx, at, prefix, func(item *badger.Item) error {
+		value, err := item.ValueCopy(nil)
+		if err != nil {
+			return badgerError(err)
+		}
+		return visit(item.Key()[1:], value, item.ExpiresAt())
+	})
+}
+
+// walk visits every key that begins with prefix and was live at a version. It
+// looks at the dead ones itself: Badger's iterator would pass over them in one
+// go, however many millions they are, and nobody could interrupt it.
+func (s *Store) walk(ctx context.Context, at uint64, prefix string, visit func(*badger.Item) error) error {
 	txn := s.db.NewTransactionAt(at, false)
 	defer txn.Discard()
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: dataKey(prefix)})
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: dataKey(prefix), AllVersions: true})
 	defer it.Close()
+	var last []byte
 	for it.Rewind(); it.Valid(); it.Next() {
 		select {
 		case <-s.usage.done():
@@ -47,11 +63,14 @@ func (s *Store) each(ctx context.Context, prefix string, visit func(key, value [
 		default:
 		}
 		item := it.Item()
-		value, err := item.ValueCopy(nil)
-		if err != nil {
-			return badgerError(err)
+		if bytes.Equal(item.Key(), last) {
+			continue // an older version
 		}
-		if err := visit(item.Key()[1:], value, item.ExpiresAt()); err != nil {
+		last = item.KeyCopy(last)
+		if item.IsDeletedOrExpired() {
+			continue
+		}
+		if err := visit(item); err != nil {
 			return err
 		}
 	}
@@ -70,22 +89,23 @@ func (s *Store) Count(ctx context.Context, prefix string) (n int64, err error) {
 	}
 	defer s.usage.end()
 	defer recoverTo(&err)
-	txn := s.db.NewTransactionAt(math.MaxUint64, false)
-	defer txn.Discard()
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: dataKey(prefix)})
-	defer it.Close()
 	var last uint64
-	for it.Rewind(); it.Valid(); it.Next() {
-		if n == countSample {
-			if covered := float64(last) / math.MaxUint64; covered > 0 {
-				return int64(float64(n) / covered), nil
-			}
+	err = s.walk(ctx, math.MaxUint64, prefix, func(item *badger.Item) error {
+		if n == countSample && last > 0 {
+			return errEnough
 		}
 		n++
-		last = leading(it.Item().Key()[1+len(prefix):])
+		last = leading(item.Key()[1+len(prefix):])
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return int64(float64(n) / (float64(last) / math.MaxUint64)), nil
 	}
-	return n, nil
+	return n, err
 }
+
+// errEnough ends a walk that need not go on.
+var errEnough = errors.New("enough has been seen")
 
 // leading returns the first eight bytes of a hash as a number.
 func leading(hash []byte) uint64 {
