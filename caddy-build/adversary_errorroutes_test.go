@@ -203,11 +203,32 @@ func TestErrorRoutesWhereNoGateIs(t *testing.T) {
 			handle {
 				wxgate @gate
 			}`, "/static/missing", "/api/x"},
+		"a named route decides": {`route {
+				handle /static/* {
+					file_server
+				}
+				invoke norm
+				handle /api/* {
+					wxgate
+				}
+			}`, "/static/missing", "/v1/api/x"},
+		"a placeholder decides": {`vars base api
+			@gate path /{vars.base}/x
+			route {
+				handle /static/* {
+					file_server
+				}
+				handle @gate {
+					wxgate
+				}
+			}`, "/static/missing", "/api/x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := gatewaytest.New(t)
 			require.NoError(t, os.Mkdir(filepath.Join(g.Dir, "www"), 0o700))
-			g.Run(manyGates("root $DIR/www\n" + tc.parts))
+			cfg := manyGates("root $DIR/www\n" + tc.parts)
+			cfg.Whole = strings.Replace(cfg.Whole, "http://", "&(norm) {\n\turi strip_prefix /v1\n}\nhttp://", 1)
+			g.Run(cfg)
 			forged := []string{"X-OpenID: oVICTIM", "Connection: close"}
 			for _, method := range []string{"GET", longMethod} {
 				resp, err := g.SendH1(gatewaytest.RawRequest{Method: method, Path: tc.elsewhere, Header: forged})

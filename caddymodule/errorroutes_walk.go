@@ -3,10 +3,10 @@ package caddymodule
 import (
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 )
 
 // A walk takes a request through routes without running them, to see whether
@@ -54,8 +54,8 @@ func (w *walk) into(route *caddyhttp.Route) (found, over bool) {
 			if found, over := w.along(handler.Routes); found || over {
 				return found, true
 			}
-		case *rewrite.Rewrite:
-			w.rewritten = true
+		default:
+			w.rewritten = w.rewritten || !isSteady(handler, steadyHandlers)
 		}
 	}
 	return false, false
@@ -68,20 +68,40 @@ func (w *walk) judge(sets caddyhttp.MatcherSets) (matches, sure bool) {
 	return matches, len(sets) == 0 || err == nil && !w.rewritten && !slices.ContainsFunc(sets, dependsOnHandlers)
 }
 
+// steadyHandlers leave the path, the method and the host as they are. A rewrite
+// does not, nor may a named route, nor one that we do not know.
+var steadyHandlers = []caddy.ModuleID{
+	"http.handlers.authentication", "http.handlers.encode", "http.handlers.error", "http.handlers.file_server",
+	"http.handlers.headers", "http.handlers.intercept", "http.handlers.log_append", "http.handlers.map",
+	"http.handlers.metrics", "http.handlers.request_body", "http.handlers.reverse_proxy",
+	"http.handlers.static_response", "http.handlers.templates", "http.handlers.tracing", "http.handlers.vars",
+}
+
 // steadyMatchers look at nothing but the request as the client sent it.
 var steadyMatchers = []caddy.ModuleID{
-	"http.matchers.path", "http.matchers.path_regexp", "http.matchers.host", "http.matchers.method", "http.matchers.query",
+	"http.matchers.path", "http.matchers.path_regexp", "http.matchers.host", "http.matchers.method",
 	"http.matchers.protocol", "http.matchers.remote_ip", "http.matchers.client_ip",
+}
+
+func isSteady(module any, steady []caddy.ModuleID) bool {
+	known, ok := module.(caddy.Module)
+	return ok && slices.Contains(steady, known.CaddyModule().ID)
 }
 
 // dependsOnHandlers reports whether a matcher may look at what handlers before
 // it have set, such as variables, or at files, which come and go.
 func dependsOnHandlers(set caddyhttp.MatcherSet) bool {
 	return slices.ContainsFunc(set, func(matcher any) bool {
-		if not, ok := matcher.(*caddyhttp.MatchNot); ok {
-			return slices.ContainsFunc(not.MatcherSets, dependsOnHandlers)
+		var patterns []string // in which placeholders are expanded
+		switch matcher := matcher.(type) {
+		case *caddyhttp.MatchNot:
+			return slices.ContainsFunc(matcher.MatcherSets, dependsOnHandlers)
+		case *caddyhttp.MatchPath:
+			patterns = *matcher
+		case *caddyhttp.MatchHost:
+			patterns = *matcher
 		}
-		module, ok := matcher.(caddy.Module)
-		return !ok || !slices.Contains(steadyMatchers, module.CaddyModule().ID)
+		return !isSteady(matcher, steadyMatchers) ||
+			slices.ContainsFunc(patterns, func(pattern string) bool { return strings.Contains(pattern, "{") })
 	})
 }
