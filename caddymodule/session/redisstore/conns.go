@@ -36,7 +36,7 @@ type conn struct {
 	all     *conns
 
 	// How the attempt ended shows in the first answer: the one to HELLO. If
-	// that is an error rueidis may go on without HELLO, or give up.
+	// that is an error rueidis gives up, or goes on where HELLO is unknown.
 	attempt  *attempt
 	answered bool
 	refusal  atomic.Pointer[serverError]
@@ -89,7 +89,12 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.answered = true
 		if text, refused := bytes.CutPrefix(p[:n], []byte("-")); refused {
 			text, _, _ = bytes.Cut(text, []byte("\r\n"))
-			c.refusal.Store(newServerError(string(text), c.all.secrets))
+			refusal := newServerError(string(text), c.all.secrets)
+			c.refusal.Store(refusal)
+			if !bytes.Contains(text, []byte("unknown command")) {
+				// It gives up, though not without a last PING.
+				c.attempt.end(refusal)
+			}
 		} else {
 			c.attempt.end(nil)
 		}

@@ -286,11 +286,28 @@ func TestNoRetryStorm(t *testing.T) {
 // However many callers there are, a server that cannot be reached sees few
 // attempts.
 func TestNoStormOfManyCallers(t *testing.T) {
+	for name, refuse := range map[string]func(server *redistest.Server, proxy *redistest.Proxy) (restore func()){
+		"no server": func(_ *redistest.Server, proxy *redistest.Proxy) func() {
+			proxy.Refuse(true)
+			return func() { proxy.Refuse(false) }
+		},
+		"another password": func(server *redistest.Server, _ *redistest.Proxy) func() {
+			server.Do(t, "config", "set", "requirepass", "another")
+			return func() {
+				server.Do(t, "-a", "another", "--no-auth-warning", "config", "set", "requirepass", "")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) { testNoStorm(t, refuse) })
+	}
+}
+
+func testNoStorm(t *testing.T, refuse func(*redistest.Server, *redistest.Proxy) (restore func())) {
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr)
 	s := open(t, patient(proxy.Addr))
 	require.NoError(t, s.Put(t.Context(), "kept", []byte("value"), 0))
-	proxy.Refuse(true)
+	restore := refuse(server, proxy)
 	proxy.Cut()
 	before := proxy.Accepted()
 	begin := time.Now()
@@ -311,7 +328,7 @@ func TestNoStormOfManyCallers(t *testing.T) {
 	// One for reads and as many as there may be for updates, before any of
 	// them has failed, and then one at a time.
 	require.LessOrEqual(t, proxy.Accepted()-before, int64(100))
-	proxy.Refuse(false)
+	restore()
 	requireWorks(t, s)
 }
 
