@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
@@ -105,6 +106,10 @@ func (o *openRequests) leave(u *userResponse) {
 	}
 }
 
+// lookers is how many sessions are asked for at a time, so that a store that
+// answers slowly is not waited for once for each stream.
+const lookers = 16
+
 // look ends the requests whose session has ended. The timer is armed again
 // only while something is open, so a configuration that has gone leaves
 // nothing behind.
@@ -116,11 +121,17 @@ func (o *openRequests) look() {
 	}
 	o.mu.Unlock()
 
+	var looking errgroup.Group
+	looking.SetLimit(lookers)
 	for _, u := range open {
-		if o.ended(u.session) {
-			u.end()
-		}
+		looking.Go(func() error {
+			if o.ended(u.session) {
+				u.end()
+			}
+			return nil
+		})
 	}
+	_ = looking.Wait()
 
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -10,7 +10,8 @@ import (
 const eventUserEmptied = "a user record that does not open has been emptied: all sessions of the user have ended"
 
 // End ends the session of a token and returns it. The error is ErrInvalid if
-// there is none: of several that end the same session at once, one succeeds.
+// there is none: of several that end the same session at once, one succeeds,
+// or in a full store perhaps more.
 // When End returns nil, the session is dead on every node and stays dead
 // whatever the store survives.
 func (m *Manager) End(ctx context.Context, token string) (*Session, error) {
@@ -48,7 +49,8 @@ func (m *Manager) EndSession(ctx context.Context, appID, openID, id string) erro
 }
 
 // EndUser ends all sessions of a user and returns the ids of those that were
-// live. The error is ErrNoSuchUser if the store has nothing about the user.
+// listed and within their lifetime: some may have idled out, and after an end
+// in a full store they stay listed. The error is ErrNoSuchUser if the store has nothing about the user.
 func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended []string, err error) {
 	h, err := m.userHash(ctx, appID, openID)
 	if err != nil {
