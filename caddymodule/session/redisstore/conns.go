@@ -8,7 +8,6 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -39,7 +38,6 @@ type conn struct {
 	// that is an error rueidis gives up, or goes on where HELLO is unknown.
 	attempt  *attempt
 	answered bool
-	refusal  atomic.Pointer[serverError]
 	written  int // up to 2
 }
 
@@ -89,11 +87,9 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.answered = true
 		if text, refused := bytes.CutPrefix(p[:n], []byte("-")); refused {
 			text, _, _ = bytes.Cut(text, []byte("\r\n"))
-			refusal := newServerError(string(text), c.all.secrets)
-			c.refusal.Store(refusal)
 			if !bytes.Contains(text, []byte("unknown command")) {
 				// It gives up, though not without a last PING.
-				c.attempt.end(refusal)
+				c.attempt.end(newServerError(string(text), c.all.secrets))
 			}
 		} else {
 			c.attempt.end(nil)
@@ -114,11 +110,7 @@ func (c *conn) Write(p []byte) (int, error) {
 }
 
 func (c *conn) Close() error {
-	if refusal := c.refusal.Load(); refusal != nil {
-		c.attempt.end(refusal)
-	} else {
-		c.attempt.end(errUnanswered)
-	}
+	c.attempt.end(errUnanswered)
 	c.all.mu.Lock()
 	delete(c.all.open, c)
 	c.all.mu.Unlock()
