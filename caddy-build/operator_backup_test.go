@@ -136,16 +136,8 @@ func TestBackupWhileLoginsRunIsRestoredElsewhere(t *testing.T) {
 // though somebody has asked for a backup and does not read it.
 func TestStopWhileABackupIsNotRead(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{App: "login_rate off"})
-	logins := keepLoggingIn(t, g)
-	logins.await(1200) // more than fits into the socket
-	logins.stop()
-	conn, err := net.Dial("unix", strings.TrimPrefix(g.Admin, "unix/"))
-	require.NoError(t, err)
+	conn, token := beginBackup(t, g)
 	defer conn.Close()
-	_, err = io.WriteString(conn, "GET /wxgate/backup HTTP/1.1\r\nHost: admin\r\n\r\n")
-	require.NoError(t, err)
-	_, err = conn.Read(make([]byte, 1)) // it has begun
-	require.NoError(t, err)
 
 	begin := time.Now()
 	g.Stop()
@@ -155,7 +147,23 @@ func TestStopWhileABackupIsNotRead(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(rest), "\r\n0\r\n\r\n", "the client took it for the whole")
 	g.Run(gatewaytest.Config{})
-	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(logins.soFar()[0])).Status)
+	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token)).Status)
+}
+
+// beginBackup begins a backup that is larger than a socket takes ahead, of the
+// token's session and many others.
+func beginBackup(t *testing.T, g *gatewaytest.Gateway) (conn net.Conn, token string) {
+	t.Helper()
+	logins := keepLoggingIn(t, g)
+	logins.await(1500)
+	logins.stop()
+	conn, err := net.Dial("unix", strings.TrimPrefix(g.Admin, "unix/"))
+	require.NoError(t, err)
+	_, err = io.WriteString(conn, "GET /wxgate/backup HTTP/1.1\r\nHost: admin\r\n\r\n")
+	require.NoError(t, err)
+	_, err = conn.Read(make([]byte, 1))
+	require.NoError(t, err)
+	return conn, logins.soFar()[0]
 }
 
 // logins are those of users who log in without a pause.

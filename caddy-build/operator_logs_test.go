@@ -2,7 +2,6 @@ package main_test
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -140,15 +139,7 @@ func TestWhyAnActionFailed(t *testing.T) {
 	})
 	t.Run("the one who asked", func(t *testing.T) {
 		g := gatewaytest.Start(t, gatewaytest.Config{App: "login_rate off"})
-		logins := keepLoggingIn(t, g)
-		logins.await(1500) // more than a socket takes ahead
-		logins.stop()
-		conn, err := net.Dial("unix", strings.TrimPrefix(g.Admin, "unix/"))
-		require.NoError(t, err)
-		_, err = conn.Write([]byte("GET /wxgate/backup HTTP/1.1\r\nHost: admin\r\n\r\n"))
-		require.NoError(t, err)
-		_, err = conn.Read(make([]byte, 100))
-		require.NoError(t, err)
+		conn, _ := beginBackup(t, g)
 		require.NoError(t, conn.Close())
 		line := action(g, "backup")
 		require.Equal(t, "info", line["level"])
