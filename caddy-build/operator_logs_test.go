@@ -65,15 +65,15 @@ func TestEachActionLeavesOneLine(t *testing.T) {
 	for i, want := range []logLine{
 		{"msg": "login", "user": seen.LogName, "session": ids[0], "client_ip": "127.0.0.1", "result": "ok"},
 		{"msg": "login", "user": seen.LogName, "session": ids[1], "client_ip": "127.0.0.1", "result": "ok"},
-		{"msg": "login", "user": seen.LogName, "session": ids[2], "client_ip": "127.0.0.1", "result": "ok", "ended": []any{ids[0]}},
+		{"msg": "login", "user": seen.LogName, "session": ids[2], "client_ip": "127.0.0.1", "result": "ok", "evicted": []any{ids[0]}},
 		{"msg": "login", "client_ip": "127.0.0.1", "result": "invalid_code", "errcode": 40029.0},
 		{"msg": "logout", "user": seen.LogName, "session": ids[1], "client_ip": "127.0.0.1", "result": "ok"},
 		{"msg": "user viewed", "user": seen.LogName, "client_ip": "", "result": "ok"},
 		{"msg": "revocation", "user": seen.LogName, "session": ids[2], "client_ip": "", "result": "ok"},
-		{"msg": "revocation", "user": seen.LogName, "ended": []any{}, "client_ip": "", "result": "ok"},
-		{"msg": "revocation", "ended": []any{}, "client_ip": "", "result": "not_found"},
+		{"msg": "revocation", "user": seen.LogName, "revoked": []any{}, "client_ip": "", "result": "ok"},
+		{"msg": "revocation", "revoked": []any{}, "client_ip": "", "result": "not_found"},
 		{"msg": "login", "client_ip": "127.0.0.1", "result": "ok"},
-		{"msg": "revocation", "ended": []any{lines[9]["session"]}, "client_ip": "", "result": "ok"},
+		{"msg": "revocation", "revoked": []any{lines[9]["session"]}, "client_ip": "", "result": "ok"},
 		{"msg": "backup", "client_ip": "", "result": "ok"},
 	} {
 		require.Less(t, i, len(lines))

@@ -123,14 +123,14 @@ func operateOn(t *testing.T, g *gatewaytest.Gateway, address string) {
 	require.Equal(t, 3, before.Sessions)
 	require.Equal(t, before.Logins["ok"], before.MiniPrograms[0].Logins["ok"])
 
-	require.Equal(t, "1 session ended\n", admin("revoke", g.OpenID("alice"), "--session", seen.Sessions[0].ID).require(t, 0).stdout)
+	require.Equal(t, "1 session revoked\n", admin("revoke", g.OpenID("alice"), "--session", seen.Sessions[0].ID).require(t, 0).stdout)
 	require.False(t, alive(first), "the session that was named")
 	require.True(t, alive(second), "the user's other one")
 	admin("revoke", g.OpenID("alice"), "--session", seen.Sessions[0].ID).require(t, 3)
-	require.Equal(t, "{\n  \"ended\": 1\n}\n", admin("revoke", g.OpenID("alice"), "--json").require(t, 0).stdout)
+	require.Equal(t, "{\n  \"revoked\": 1\n}\n", admin("revoke", g.OpenID("alice"), "--json").require(t, 0).stdout)
 	require.False(t, alive(second))
 	require.True(t, alive(other), "another user's")
-	require.Equal(t, "0 sessions ended\n", admin("revoke", g.OpenID("alice")).require(t, 0).stdout)
+	require.Equal(t, "0 sessions revoked\n", admin("revoke", g.OpenID("alice")).require(t, 0).stdout)
 	admin("revoke", g.OpenID("bob")).require(t, 0)
 
 	admin("stats", "--json").require(t, 0).into(t, &after)

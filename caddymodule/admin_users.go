@@ -25,13 +25,13 @@ type sessionView struct {
 	Expires  time.Time `json:"expires"`   // if it is not used again
 }
 
-// endedView says how many sessions a request ended.
-type endedView struct {
-	Ended int `json:"ended"`
+// revokedView is how many sessions a request revoked.
+type revokedView struct {
+	Revoked int `json:"revoked"`
 }
 
 // namedUser reads whom the path names. A mini program that is no longer declared
-// may still have sessions to end, so only the form is judged.
+// may still have sessions to revoke, so only the form is judged.
 func namedUser(r *http.Request) (appID, openID string, err error) {
 	appID, openID = r.PathValue("appid"), r.PathValue("openid")
 	if err := checkAppID(appID); err != nil {
@@ -58,32 +58,32 @@ func serveUser(g gateway, w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, view)
 }
 
-// revokeUser ends all sessions of a user.
+// revokeUser revokes all sessions of a user.
 func revokeUser(g gateway, w http.ResponseWriter, r *http.Request) error {
 	appID, openID, err := namedUser(r)
 	if err != nil {
 		return err
 	}
-	ended, err := g.sessions.EndUser(r.Context(), appID, openID)
-	g.recordAction(r, "revocation", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)), zap.Strings("ended", ended))
+	revoked, err := g.sessions.RevokeUser(r.Context(), appID, openID)
+	g.recordAction(r, "revocation", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)), zap.Strings("revoked", revoked))
 	if err != nil {
 		return err
 	}
-	g.metrics.revoked(reasonAdmin, len(ended))
-	return writeJSON(w, http.StatusOK, endedView{len(ended)})
+	g.metrics.revoked(reasonAdmin, len(revoked))
+	return writeJSON(w, http.StatusOK, revokedView{len(revoked)})
 }
 
 // sessionIDPattern is what the id of a session looks like.
 var sessionIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
-// revokeSession ends one session of a user.
+// revokeSession revokes one session of a user.
 func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
 	appID, openID, err := namedUser(r)
 	if err != nil {
 		return err
 	}
 	id := r.PathValue("session")
-	err = g.sessions.EndSession(r.Context(), appID, openID, id)
+	err = g.sessions.RevokeSession(r.Context(), appID, openID, id)
 	if !sessionIDPattern.MatchString(id) {
 		id = "" // perhaps a token, which is in no log
 	}
@@ -92,5 +92,5 @@ func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	g.metrics.revoked(reasonAdmin, 1)
-	return writeJSON(w, http.StatusOK, endedView{1})
+	return writeJSON(w, http.StatusOK, revokedView{1})
 }

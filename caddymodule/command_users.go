@@ -64,7 +64,7 @@ func printStats(out io.Writer, stats statsView) error {
 	}
 	printCounts(w, "logins, all", stats.Logins)
 	printCounts(w, "requests", stats.Requests)
-	printCounts(w, "ended by", stats.Revocations)
+	printCounts(w, "revoked by", stats.Revocations)
 	return w.Flush()
 }
 
@@ -189,14 +189,14 @@ func runRevoke(cmd *cobra.Command, args []string) error {
 		}
 		path += "/sessions/" + url.PathEscape(id)
 	}
-	var ended endedView
-	if err := client.get(cmd.Context(), http.MethodDelete, path, &ended); err != nil {
+	var revoked revokedView
+	if err := client.get(cmd.Context(), http.MethodDelete, path, &revoked); err != nil {
 		return err
 	}
 	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-		return printJSON(cmd.OutOrStdout(), ended)
+		return printJSON(cmd.OutOrStdout(), revoked)
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s ended\n", plural(ended.Ended, "session"))
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s revoked\n", plural(revoked.Revoked, "session"))
 	return err
 }
 

@@ -86,7 +86,7 @@ func (x *exchange) once(ctx context.Context, appID, code string, hash codeHash) 
 	if err != nil {
 		return session.Created{}, fmt.Errorf("keeping session: %w", err)
 	}
-	x.app.metrics.revoked(reasonCap, len(created.Ended))
+	x.app.metrics.revoked(reasonCap, len(created.Evicted))
 	return created, nil
 }
 

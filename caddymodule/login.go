@@ -249,7 +249,7 @@ func (h *Handler) logout(r *http.Request) (*session.Session, error) {
 	if err != nil {
 		return s, err
 	}
-	_, err = sessions.End(r.Context(), token)
+	_, err = sessions.Revoke(r.Context(), token)
 	return s, err
 }
 
@@ -264,8 +264,8 @@ func (a *App) recordLogin(r *http.Request, appID string, created session.Created
 		}
 	} else {
 		fields = append(fields, zap.String("user", a.hashOpenID(created.Session.AppID, created.Session.OpenID)), zap.String("session", created.Session.ID))
-		if len(created.Ended) > 0 {
-			fields = append(fields, zap.Strings("ended", created.Ended))
+		if len(created.Evicted) > 0 {
+			fields = append(fields, zap.Strings("evicted", created.Evicted))
 		}
 	}
 	a.metrics.logins.WithLabelValues(appID, result).Inc()

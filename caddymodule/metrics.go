@@ -74,7 +74,7 @@ func newMetrics() *metrics {
 		}),
 		sessions: newLiveSessions(),
 		revocations: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "wxgate_revocations_total", Help: "Sessions ended before their time, by reason.",
+			Name: "wxgate_revocations_total", Help: "Sessions revoked, by reason.",
 		}, []string{"reason"}),
 		storeDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "wxgate_store_duration_seconds", Help: "Time of one call to the session store.",

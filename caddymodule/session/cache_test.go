@@ -102,7 +102,7 @@ func TestPackedSessions(t *testing.T) {
 
 	// What is packed ends like the rest.
 	for openID, token := range tokens {
-		_, err := f.EndUser(t.Context(), appID, openID)
+		_, err := f.RevokeUser(t.Context(), appID, openID)
 		require.NoError(t, err)
 		f.dead(token)
 	}
@@ -176,7 +176,7 @@ func TestObserverOfOtherNodes(t *testing.T) {
 	f.lives(token, "oAlice")
 
 	// The change is lost, but not for longer than the observer promised.
-	_, err := remote.End(t.Context(), token)
+	_, err := remote.Revoke(t.Context(), token)
 	require.NoError(t, err)
 	f.clock.Advance(10*time.Second - 1)
 	f.lives(token, "oAlice")
@@ -186,7 +186,7 @@ func TestObserverOfOtherNodes(t *testing.T) {
 	// The connection is lost, and any key may have changed.
 	token = remote.login("oAlice")
 	f.lives(token, "oAlice")
-	_, err = remote.End(t.Context(), token)
+	_, err = remote.Revoke(t.Context(), token)
 	require.NoError(t, err)
 	net.changed("")
 	f.dead(token)
@@ -194,7 +194,7 @@ func TestObserverOfOtherNodes(t *testing.T) {
 	// A change is told for the one record that matters.
 	token = remote.login("oAlice")
 	f.lives(token, "oAlice")
-	_, err = remote.EndUser(t.Context(), appID, "oAlice")
+	_, err = remote.RevokeUser(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
 	for key := range dump(t, store, "user:") {
 		net.changed(key)
@@ -216,7 +216,7 @@ func TestChangeDuringRead(t *testing.T) {
 			net.after = func(_, key string, value []byte) ([]byte, error) {
 				if strings.HasPrefix(key, prefix) {
 					once.Do(func() {
-						_, err := other.End(t.Context(), token)
+						_, err := other.Revoke(t.Context(), token)
 						assert.NoError(t, err)
 					})
 				}
@@ -260,12 +260,12 @@ func TestManyAtOnce(t *testing.T) {
 						}
 						switch i % 4 {
 						case 0:
-							_, err := f.End(t.Context(), created.Token)
+							_, err := f.Revoke(t.Context(), created.Token)
 							if err != nil {
 								assert.ErrorIs(t, err, session.ErrInvalid)
 							}
 						case 1:
-							_, err := f.EndUser(t.Context(), appID, openID)
+							_, err := f.RevokeUser(t.Context(), appID, openID)
 							assert.NoError(t, err)
 						default:
 							continue
@@ -290,7 +290,7 @@ func TestClosedManagerAnswersFromTheStore(t *testing.T) {
 	f.Close()
 	f.lives(token, "oAlice")
 	other := manage(t, store)
-	_, err := other.End(t.Context(), token)
+	_, err := other.Revoke(t.Context(), token)
 	require.NoError(t, err)
 	f.dead(token)
 }

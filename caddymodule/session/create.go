@@ -28,7 +28,7 @@ const (
 type Created struct {
 	Token   string // for the client, and nobody else
 	Session *Session
-	Ended   []string // ids of the sessions that MaxPerUser ended
+	Evicted []string // ids of the sessions that MaxPerUser evicted
 }
 
 // Create makes a session for a login, and remembers the user's session_key and
@@ -74,7 +74,7 @@ func (m *Manager) Create(ctx context.Context, login Login) (Created, error) {
 	return Created{
 		Token:   token,
 		Session: m.newSession(h, &a.record, []byte(a.user.unionID)),
-		Ended:   ids(a.ended),
+		Evicted: ids(a.evicted),
 	}, nil
 }
 
@@ -103,7 +103,7 @@ type admission struct {
 
 	// What the last call of admit did.
 	user      *userRecord
-	ended     []listedSession // by the cap
+	evicted   []listedSession // by the cap
 	unopened  error           // why the former record was given up
 	moved     uint64          // the generation, if it was not the expected one
 	collected []listedSession // expired
@@ -188,14 +188,14 @@ func (a *admission) commit(ctx context.Context) error {
 	if a.unopened != nil {
 		m.reporter.tell(eventUserReplaced, a.unopened)
 	}
-	m.deleteSessions(ctx, slices.Concat(a.ended, a.collected))
+	m.deleteSessions(ctx, slices.Concat(a.evicted, a.collected))
 	return m.calls.sync(ctx)
 }
 
 // admit is the ChangeFunc of the user's record.
 func (a *admission) admit(old []byte) ([]byte, time.Duration, error) {
 	m := a.manager
-	a.ended, a.collected, a.unopened = nil, nil, nil
+	a.evicted, a.collected, a.unopened = nil, nil, nil
 	user := &userRecord{
 		appID:      a.login.AppID,
 		openID:     a.login.OpenID,
@@ -228,7 +228,7 @@ func (a *admission) admit(old []byte) ([]byte, time.Duration, error) {
 	}
 	slices.SortStableFunc(live, func(x, y listedSession) int { return cmp.Compare(x.created, y.created) })
 	if over := len(live) + 1 - m.cap(); over > 0 {
-		a.ended = slices.Clone(live[:over])
+		a.evicted = slices.Clone(live[:over])
 		live = live[over:]
 	}
 	live = append(live, listedSession{hash: a.hash, created: a.record.created, expires: a.record.expires})

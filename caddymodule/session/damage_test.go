@@ -56,7 +56,7 @@ func TestKeyRotation(t *testing.T) {
 	require.ErrorIs(t, err, session.ErrWrongKey)
 }
 
-func TestUserWhoseRecordDoesNotOpenCanBeEnded(t *testing.T) {
+func TestUserWhoseRecordDoesNotOpenCanBeRevoked(t *testing.T) {
 	for name, spoil := range map[string]func([]byte) []byte{
 		"damaged":     func(v []byte) []byte { v[len(v)-1] ^= 1; return v },
 		"unknown key": func(v []byte) []byte { v[2] ^= 1; return v },
@@ -70,7 +70,7 @@ func TestUserWhoseRecordDoesNotOpenCanBeEnded(t *testing.T) {
 			for key, value := range before {
 				require.NoError(t, store.Put(t.Context(), key, spoil(slices.Clone(value)), 0))
 			}
-			ended, err := f.EndUser(t.Context(), appID, "oAlice")
+			ended, err := f.RevokeUser(t.Context(), appID, "oAlice")
 			require.NoError(t, err)
 			require.Empty(t, ended, "nobody knows which")
 			f.dead(token)
@@ -202,7 +202,7 @@ func TestStoreEmptiedUnderRunningNodes(t *testing.T) {
 	b.dead(token)
 	fresh := b.login("oAlice")
 	a.lives(fresh, "oAlice")
-	ended, err := a.EndUser(t.Context(), appID, "oAlice")
+	ended, err := a.RevokeUser(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
 	require.Len(t, ended, 1)
 	b.dead(fresh)
@@ -222,7 +222,7 @@ func TestStoreBegunAnewUnderRunningNode(t *testing.T) {
 	b.dead(old) // nobody could find its user record to end it
 	fresh := b.login("oAlice")
 	a.lives(fresh, "oAlice")
-	_, err := a.EndUser(t.Context(), appID, "oAlice")
+	_, err := a.RevokeUser(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
 	b.dead(fresh)
 }

@@ -20,7 +20,7 @@ func TestMigrate(t *testing.T) {
 		tokens[openID] = old.login(openID)
 	}
 	ended := old.login("oEnded")
-	_, err := old.End(t.Context(), ended)
+	_, err := old.Revoke(t.Context(), ended)
 	require.NoError(t, err)
 	old.Close()
 
@@ -38,7 +38,7 @@ func TestMigrate(t *testing.T) {
 		f.lives(token, openID)
 	}
 	f.dead(ended)
-	one, err := f.EndUser(t.Context(), appID, "o7")
+	one, err := f.RevokeUser(t.Context(), appID, "o7")
 	require.NoError(t, err)
 	require.Len(t, one, 1)
 	f.dead(tokens["o7"])

@@ -31,7 +31,7 @@ func TestBackupWhileInUse(t *testing.T) {
 		tokens[login(t, m, openID)] = openID
 	}
 	ended := login(t, m, "oEnded")
-	_, err := m.End(t.Context(), ended)
+	_, err := m.Revoke(t.Context(), ended)
 	require.NoError(t, err)
 
 	stop := make(chan struct{})

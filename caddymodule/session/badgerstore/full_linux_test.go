@@ -107,7 +107,7 @@ func TestDiskFillsUpDuringLogins(t *testing.T) {
 	require.ErrorIs(t, m.Room(), session.ErrFull)
 	alive()
 	for token := range before { // a revocation does not need the room of a login
-		_, err := m.End(t.Context(), token)
+		_, err := m.Revoke(t.Context(), token)
 		require.NoError(t, err)
 		delete(before, token)
 		break
@@ -117,9 +117,9 @@ func TestDiskFillsUpDuringLogins(t *testing.T) {
 	waitUntilFull(t, s)
 	alive()
 	for token, openID := range before {
-		_, err := m.End(t.Context(), token)
+		_, err := m.Revoke(t.Context(), token)
 		require.ErrorIs(t, err, session.ErrFull)
-		_, err = m.EndUser(t.Context(), appID, openID)
+		_, err = m.RevokeUser(t.Context(), appID, openID)
 		require.ErrorIs(t, err, session.ErrFull)
 		break
 	}

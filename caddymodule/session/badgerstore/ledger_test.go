@@ -118,10 +118,10 @@ func TestChildWorks(t *testing.T) {
 				switch rand.IntN(3) {
 				case 0:
 					say("ending %s", created.Token)
-					_, err = m.End(t.Context(), created.Token)
+					_, err = m.Revoke(t.Context(), created.Token)
 				case 1:
 					say("ending %s", created.Token)
-					_, err = m.EndUser(t.Context(), appID, openID)
+					_, err = m.RevokeUser(t.Context(), appID, openID)
 				default:
 					continue
 				}

@@ -63,9 +63,9 @@ func TestRevocationReachesOtherGateways(t *testing.T) {
 					require.Equal(t, "alice", found.OpenID)
 				}
 				if i%2 == 0 {
-					_, err = there.End(t.Context(), created.Token)
+					_, err = there.Revoke(t.Context(), created.Token)
 				} else {
-					_, err = there.EndUser(t.Context(), login.AppID, login.OpenID)
+					_, err = there.RevokeUser(t.Context(), login.AppID, login.OpenID)
 				}
 				require.NoError(t, err)
 				delay, err := awaitEnd(t, here, created.Token)
@@ -103,7 +103,7 @@ func TestRevocationDuringPartition(t *testing.T) {
 
 	thaw := proxy.Freeze()
 	defer thaw()
-	_, err = there.End(t.Context(), created.Token)
+	_, err = there.Revoke(t.Context(), created.Token)
 	require.NoError(t, err)
 	delay, err := awaitEnd(t, here, created.Token)
 	require.NotErrorIs(t, err, session.ErrInvalid, "it cannot know that")
@@ -127,7 +127,7 @@ func TestRevocationWhileFull(t *testing.T) {
 		{
 			name: "logout",
 			end: func(t *testing.T, m *session.Manager, _ session.Login, token string) error {
-				_, err := m.End(t.Context(), token)
+				_, err := m.Revoke(t.Context(), token)
 				return err
 			},
 		},
@@ -136,13 +136,13 @@ func TestRevocationWhileFull(t *testing.T) {
 			end: func(t *testing.T, m *session.Manager, user session.Login, token string) error {
 				s, err := m.Lookup(t.Context(), token)
 				require.NoError(t, err)
-				return m.EndSession(t.Context(), user.AppID, user.OpenID, s.ID)
+				return m.RevokeSession(t.Context(), user.AppID, user.OpenID, s.ID)
 			},
 		},
 		{
 			name: "all sessions of a user",
 			end: func(t *testing.T, m *session.Manager, user session.Login, _ string) error {
-				ended, err := m.EndUser(t.Context(), user.AppID, user.OpenID)
+				ended, err := m.RevokeUser(t.Context(), user.AppID, user.OpenID)
 				require.Len(t, ended, 2)
 				return err
 			},
@@ -212,7 +212,7 @@ func TestRevocationOfDamagedUserWhileFull(t *testing.T) {
 	require.NoError(t, store.Put(t.Context(), damaged, []byte("damaged"), 0))
 
 	server.Do(t, "config", "set", "maxmemory", "1")
-	_, err = m.EndUser(t.Context(), login.AppID, login.OpenID)
+	_, err = m.RevokeUser(t.Context(), login.AppID, login.OpenID)
 	require.NoError(t, err)
 	_, err = m.Lookup(t.Context(), created.Token)
 	require.ErrorIs(t, err, session.ErrInvalid)

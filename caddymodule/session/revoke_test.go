@@ -20,8 +20,8 @@ func TestMaxPerUser(t *testing.T) {
 		created = append(created, f.create(sessiontest.Login("oAlice")))
 	}
 	other := f.login("oBob")
-	require.Equal(t, []string{created[0].Session.ID}, created[3].Ended)
-	require.Equal(t, []string{created[1].Session.ID}, created[4].Ended)
+	require.Equal(t, []string{created[0].Session.ID}, created[3].Evicted)
+	require.Equal(t, []string{created[1].Session.ID}, created[4].Evicted)
 	for i, c := range created {
 		if i < 2 {
 			f.dead(c.Token)
@@ -44,7 +44,7 @@ func TestMaxPerUser(t *testing.T) {
 }
 
 // A session that nobody uses any more must not push out one in use.
-func TestMaxPerUserEndsIdleOnesFirst(t *testing.T) {
+func TestMaxPerUserEvictsIdleSessionsFirst(t *testing.T) {
 	f := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser, c.IdleTimeout = 2, 10*time.Hour })
 	used := f.login("oAlice")
 	f.clock.Advance(time.Minute)
@@ -54,7 +54,7 @@ func TestMaxPerUserEndsIdleOnesFirst(t *testing.T) {
 		f.lives(used, "oAlice")
 	}
 	created := f.create(sessiontest.Login("oAlice"))
-	require.Empty(t, created.Ended)
+	require.Empty(t, created.Evicted)
 	f.lives(used, "oAlice")
 	f.lives(created.Token, "oAlice")
 	f.dead(unused)
@@ -71,18 +71,18 @@ func TestNoLimitPerUser(t *testing.T) {
 	}
 }
 
-func TestEnd(t *testing.T) {
+func TestRevoke(t *testing.T) {
 	f := manage(t, openStore(t))
 	token, other := f.login("oAlice"), f.login("oAlice")
 	s := f.lives(token, "oAlice")
-	ended, err := f.End(t.Context(), token)
+	ended, err := f.Revoke(t.Context(), token)
 	require.NoError(t, err)
 	require.Equal(t, s.ID, ended.ID)
 	f.dead(token)
 	require.ErrorIs(t, f.Alive(t.Context(), s), session.ErrInvalid)
 	_, err = f.SessionKeys(t.Context(), s)
 	require.ErrorIs(t, err, session.ErrInvalid)
-	_, err = f.End(t.Context(), token)
+	_, err = f.Revoke(t.Context(), token)
 	require.ErrorIs(t, err, session.ErrInvalid)
 	f.lives(other, "oAlice")
 
@@ -92,7 +92,7 @@ func TestEnd(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				_, err := f.End(t.Context(), token)
+				_, err := f.Revoke(t.Context(), token)
 				if err == nil {
 					succeeded.Add(1)
 				} else {
@@ -108,19 +108,19 @@ func TestEnd(t *testing.T) {
 func TestEndSession(t *testing.T) {
 	f := manage(t, openStore(t))
 	one, two := f.create(sessiontest.Login("oAlice")), f.create(sessiontest.Login("oAlice"))
-	require.ErrorIs(t, f.EndSession(t.Context(), appID, "oNobody", one.Session.ID), session.ErrNoSuchUser)
-	require.ErrorIs(t, f.EndSession(t.Context(), appID, "oAlice", "0123456789abcdef"), session.ErrInvalid)
-	require.ErrorIs(t, f.EndSession(t.Context(), "wxffffffffffffffff", "oAlice", one.Session.ID), session.ErrNoSuchUser)
-	require.NoError(t, f.EndSession(t.Context(), appID, "oAlice", one.Session.ID))
+	require.ErrorIs(t, f.RevokeSession(t.Context(), appID, "oNobody", one.Session.ID), session.ErrNoSuchUser)
+	require.ErrorIs(t, f.RevokeSession(t.Context(), appID, "oAlice", "0123456789abcdef"), session.ErrInvalid)
+	require.ErrorIs(t, f.RevokeSession(t.Context(), "wxffffffffffffffff", "oAlice", one.Session.ID), session.ErrNoSuchUser)
+	require.NoError(t, f.RevokeSession(t.Context(), appID, "oAlice", one.Session.ID))
 	f.dead(one.Token)
 	f.lives(two.Token, "oAlice")
-	require.ErrorIs(t, f.EndSession(t.Context(), appID, "oAlice", one.Session.ID), session.ErrInvalid)
+	require.ErrorIs(t, f.RevokeSession(t.Context(), appID, "oAlice", one.Session.ID), session.ErrInvalid)
 }
 
 func TestEndUser(t *testing.T) {
 	store := openStore(t)
 	f := manage(t, store)
-	_, err := f.EndUser(t.Context(), appID, "oAlice")
+	_, err := f.RevokeUser(t.Context(), appID, "oAlice")
 	require.ErrorIs(t, err, session.ErrNoSuchUser)
 	var tokens, ids []string
 	for range 3 {
@@ -128,14 +128,14 @@ func TestEndUser(t *testing.T) {
 		tokens, ids = append(tokens, token), append(ids, f.lives(token, "oAlice").ID)
 	}
 	other := f.login("oBob")
-	ended, err := f.EndUser(t.Context(), appID, "oAlice")
+	ended, err := f.RevokeUser(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
 	require.ElementsMatch(t, ids, ended)
 	for _, token := range tokens {
 		f.dead(token)
 	}
 	f.lives(other, "oBob")
-	ended, err = f.EndUser(t.Context(), appID, "oAlice")
+	ended, err = f.RevokeUser(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
 	require.Empty(t, ended)
 	after := f.login("oAlice")
@@ -149,8 +149,8 @@ func TestEndUser(t *testing.T) {
 // back to life for a session.
 func TestResurrectedRecordsStayDead(t *testing.T) {
 	cases := map[string]func(f *fixture, token string){
-		"ended":        func(f *fixture, token string) { _, _ = f.End(f.t.Context(), token) },
-		"all ended":    func(f *fixture, _ string) { _, _ = f.EndUser(f.t.Context(), appID, "oAlice") },
+		"ended":        func(f *fixture, token string) { _, _ = f.Revoke(f.t.Context(), token) },
+		"all ended":    func(f *fixture, _ string) { _, _ = f.RevokeUser(f.t.Context(), appID, "oAlice") },
 		"pushed out":   func(f *fixture, _ string) { f.login("oAlice") },
 		"user deleted": nil,
 	}

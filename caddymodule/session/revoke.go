@@ -9,12 +9,12 @@ import (
 
 const eventUserEmptied = "a user record that does not open has been emptied: all sessions of the user have ended"
 
-// End ends the session of a token and returns it. The error is ErrInvalid if
-// there is none: of several that end the same session at once, one succeeds,
+// Revoke revokes the session of a token and returns it. The error is ErrInvalid if
+// there is none: of several that revoke the same session at once, one succeeds,
 // or in a full store perhaps more.
-// When End returns nil, the session is dead on every node and stays dead
+// When Revoke returns nil, the session is dead on every node and stays dead
 // whatever the store survives.
-func (m *Manager) End(ctx context.Context, token string) (*Session, error) {
+func (m *Manager) Revoke(ctx context.Context, token string) (*Session, error) {
 	h, ok := hashToken(token)
 	if !ok {
 		return nil, ErrInvalid
@@ -23,21 +23,21 @@ func (m *Manager) End(ctx context.Context, token string) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.endListed(ctx, s.user, func(l listedSession) bool { return l.hash == h }); err != nil {
+	if err := m.revokeListed(ctx, s.user, func(l listedSession) bool { return l.hash == h }); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// EndSession ends one session of a user by its id. The error is ErrNoSuchUser
+// RevokeSession revokes one session of a user by its id. The error is ErrNoSuchUser
 // or ErrInvalid if there is no such user or session.
-func (m *Manager) EndSession(ctx context.Context, appID, openID, id string) error {
+func (m *Manager) RevokeSession(ctx context.Context, appID, openID, id string) error {
 	user, err := m.userHash(ctx, appID, openID)
 	if err != nil {
 		return err
 	}
 	now := m.clock.read()
-	err = m.endListed(ctx, user, func(l listedSession) bool {
+	err = m.revokeListed(ctx, user, func(l listedSession) bool {
 		return l.hash.id() == id && now < m.endOfListed(l)
 	})
 	if errors.Is(err, ErrInvalid) {
@@ -48,10 +48,10 @@ func (m *Manager) EndSession(ctx context.Context, appID, openID, id string) erro
 	return err
 }
 
-// EndUser ends all sessions of a user and returns the ids of those that were
+// RevokeUser revokes all sessions of a user and returns the ids of those that were
 // listed and within their lifetime: some may have idled out, and after an end
 // in a full store they stay listed. The error is ErrNoSuchUser if the store has nothing about the user.
-func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended []string, err error) {
+func (m *Manager) RevokeUser(ctx context.Context, appID, openID string) (ended []string, err error) {
 	h, err := m.userHash(ctx, appID, openID)
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended []st
 	})
 	switch {
 	case errors.Is(err, ErrFull):
-		if err := m.endInFullStore(ctx, h, sessions, unopened != nil); err != nil {
+		if err := m.revokeInFullStore(ctx, h, sessions, unopened != nil); err != nil {
 			return nil, err
 		}
 	case err != nil:
@@ -97,13 +97,13 @@ func (m *Manager) EndUser(ctx context.Context, appID, openID string) (ended []st
 	return ended, m.calls.sync(ctx)
 }
 
-// endInFullStore ends sessions of a user whose record cannot be written
+// revokeInFullStore ends sessions of a user whose record cannot be written
 // because the store is full. Redis takes deletions even then. A session whose
 // own record is gone is as dead as one that the user's record no longer lists,
 // and nothing puts it back: renewals do not write what has vanished. What the
 // user's record says is kept, unless it does not open: then nobody knows which
 // sessions it lists, and it goes itself.
-func (m *Manager) endInFullStore(ctx context.Context, user hash, sessions []listedSession, unopened bool) error {
+func (m *Manager) revokeInFullStore(ctx context.Context, user hash, sessions []listedSession, unopened bool) error {
 	if unopened {
 		return m.calls.delete(ctx, userKey(user))
 	}
@@ -115,8 +115,8 @@ func (m *Manager) endInFullStore(ctx context.Context, user hash, sessions []list
 	return nil
 }
 
-// endListed takes sessions out of a user's record, for good.
-func (m *Manager) endListed(ctx context.Context, user hash, which func(listedSession) bool) error {
+// revokeListed takes sessions out of a user's record, for good.
+func (m *Manager) revokeListed(ctx context.Context, user hash, which func(listedSession) bool) error {
 	ended, err := m.unlist(ctx, user, which)
 	if errors.Is(err, errUnopened) {
 		// Reading it again reports the damage, and heals it if it lasts.
@@ -124,7 +124,7 @@ func (m *Manager) endListed(ctx context.Context, user hash, which func(listedSes
 	}
 	switch {
 	case errors.Is(err, ErrFull):
-		if err := m.endInFullStore(ctx, user, ended, false); err != nil {
+		if err := m.revokeInFullStore(ctx, user, ended, false); err != nil {
 			return err
 		}
 	case err != nil:
