@@ -1,0 +1,223 @@
+package wechat_test
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/wechat"
+)
+
+// WeChat's own examples of message push.
+const (
+	pushToken  = "AAAAA"
+	pushKey    = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	pushAppID  = "wxba5fad812f8e6fb9"
+	pushCipher = "+qdx1OKCy+5JPCBFWw70tm0fJGb2Jmeia4FCB7kao+/Q5c/ohsOzQHi8khUOb05JCpj0JB4RvQMkUyus8TPxLKJGQqcvZqzDpVzazhZv6JsXUnnR8XGT740XgXZUXQ7vJVnAG+tE8NUd4yFyjPy7GgiaviNrlCTj+l5kdfMuFUPpRSrfMZuMcp3Fn2Pede2IuQrKEYwKSqFIZoNqJ4M8EajAsjLY2km32IIjdf8YL/P50F7mStwntrA2cPDrM1kb6mOcfBgRtWygb3VIYnSeOBrebufAlr7F9mFUPAJGj04="
+	pushPlain  = `{"ToUserName":"gh_97417a04a28d","FromUserName":"o9AgO5Kd5ggOC-bXrbNODIiE3bGY","CreateTime":1714112445,"MsgType":"event","Event":"debug_demo","debug_str":"hello world"}`
+)
+
+func query(pairs ...string) url.Values {
+	q := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		q.Add(pairs[i], pairs[i+1])
+	}
+	return q
+}
+
+func TestPushOfficialVectors(t *testing.T) {
+	plain, err := wechat.NewPushVerifier(pushAppID, pushToken, "")
+	require.NoError(t, err)
+	safe, err := wechat.NewPushVerifier(pushAppID, pushToken, pushKey)
+	require.NoError(t, err)
+
+	for _, v := range []*wechat.PushVerifier{plain, safe} {
+		echo, err := v.Echo(query("signature", "f464b24fc39322e44b38aa78f5edd27bd1441696",
+			"timestamp", "1714036504", "nonce", "1514711492", "echostr", "4375120948345356249"), time.Unix(1714036504, 0))
+		require.NoError(t, err)
+		assert.Equal(t, "4375120948345356249", echo)
+	}
+
+	body := strings.ReplaceAll(pushPlain, "1714112445", "1714037059")
+	push, err := plain.Open(query("signature", "899cf89e464efb63f54ddac96b0a0a235f53aa78", "timestamp", "1714037059", "nonce", "486452656"),
+		[]byte(body), time.Unix(1714037059, 0))
+	require.NoError(t, err)
+	assert.Equal(t, body, string(push.Message))
+
+	safeQuery := query("signature", "6c5c811b55cc85e0e1b54100749188c20beb3f5d", "timestamp", "1714112445", "nonce", "415670741",
+		"openid", "o9AgO5Kd5ggOC-bXrbNODIiE3bGY", "encrypt_type", "aes", "msg_signature", "046e02f8204d34f8ba5fa3b1db94908f3df2e9b3")
+	for name, body := range map[string]string{
+		"json": `{"ToUserName":"gh_97417a04a28d","Encrypt":"` + pushCipher + `"}`,
+		"xml":  "<xml>\n<ToUserName><![CDATA[gh_97417a04a28d]]></ToUserName>\n<Encrypt><![CDATA[" + pushCipher + "]]></Encrypt>\n</xml>",
+	} {
+		t.Run(name, func(t *testing.T) {
+			push, err := safe.Open(safeQuery, []byte(body), time.Unix(1714112445, 0))
+			require.NoError(t, err)
+			assert.Equal(t, pushPlain, string(push.Message))
+			assert.False(t, push.XML, "the message is JSON, whatever carried it")
+		})
+	}
+}
+
+// sealPush encrypts as WeChat does.
+func sealPush(key, appID, message string) string {
+	raw, _ := base64.StdEncoding.DecodeString(key + "=")
+	plain := append([]byte("0123456789abcdef"), binary.BigEndian.AppendUint32(nil, uint32(len(message)))...)
+	plain = append(append(plain, message...), appID...)
+	pad := 32 - len(plain)%32
+	for range pad {
+		plain = append(plain, byte(pad))
+	}
+	block, _ := aes.NewCipher(raw)
+	cipher.NewCBCEncrypter(block, raw[:16]).CryptBlocks(plain, plain)
+	return base64.StdEncoding.EncodeToString(plain)
+}
+
+func signPush(parts ...string) string {
+	slices.Sort(parts)
+	sum := sha1.Sum([]byte(strings.Join(parts, "")))
+	return hex.EncodeToString(sum[:])
+}
+
+func TestPushRefusals(t *testing.T) {
+	const key = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ"
+	const appID = "wx0123456789abcdef"
+	now := time.Unix(1_800_000_000, 0)
+	stamp := strconv.FormatInt(now.Unix(), 10)
+	// signed returns the query of an honest push of encrypted, then changed.
+	signed := func(encrypted, stamp string, change ...string) url.Values {
+		q := query("timestamp", stamp, "nonce", "77", "encrypt_type", "aes",
+			"signature", signPush("t0ken", stamp, "77"), "msg_signature", signPush("t0ken", stamp, "77", encrypted))
+		for i := 0; i < len(change); i += 2 {
+			if change[i+1] == "" {
+				q.Del(change[i])
+			} else {
+				q.Set(change[i], change[i+1])
+			}
+		}
+		return q
+	}
+	good := sealPush(key, appID, `{"Event":"x"}`)
+	object := func(encrypted string) string { return fmt.Sprintf(`{"Encrypt":%q}`, encrypted) }
+	twice := signed(good, stamp)
+	twice.Add("timestamp", stamp)
+
+	for _, c := range []struct {
+		name  string
+		query url.Values
+		body  string
+		want  error
+	}{
+		{"honest", signed(good, stamp), object(good), nil},
+		{"nine minutes old", signed(good, "1799999460"), object(good), nil},
+		{"eleven minutes old", signed(good, "1799999340"), object(good), wechat.PushStale},
+		{"eleven minutes ahead", signed(good, "1800000660"), object(good), wechat.PushStale},
+		{"timestamp changed", signed(good, stamp, "timestamp", "1800000001"), object(good), wechat.PushSignature},
+		{"nonce changed", signed(good, stamp, "nonce", "78"), object(good), wechat.PushSignature},
+		{"no msg_signature", signed(good, stamp, "msg_signature", ""), object(good), wechat.PushPlain},
+		{"plain message with an honest signature", signed(good, stamp), `{"Event":"x"}`, wechat.PushPlain},
+		{"plain XML with an honest signature", signed(good, stamp), `<xml><Event>x</Event></xml>`, wechat.PushPlain},
+		{"other ciphertext", signed(good, stamp), object(sealPush(key, appID, `{"Event":"y"}`)), wechat.PushSignature},
+		{"other app", signed(sealPush(key, "wxfedcba9876543210", "{}"), stamp), object(sealPush(key, "wxfedcba9876543210", "{}")), wechat.PushOtherApp},
+		{"other key", signed(sealPush(pushKey, appID, "{}"), stamp), object(sealPush(pushKey, appID, "{}")), wechat.PushWrongKey},
+		{"not base64", signed("?", stamp), object("?"), wechat.PushWrongKey},
+		{"parameter twice", twice, object(good), wechat.PushMalformed},
+		{"no timestamp", signed(good, stamp, "timestamp", ""), object(good), wechat.PushMalformed},
+		{"timestamp not a number", signed(good, "soon"), object(good), wechat.PushMalformed},
+		{"Encrypt twice", signed(good, stamp), `{"Encrypt":"a","Encrypt":"b"}`, wechat.PushMalformed},
+		{"Encrypt twice in XML", signed(good, stamp), `<xml><Encrypt>a</Encrypt><Encrypt>b</Encrypt></xml>`, wechat.PushMalformed},
+		{"Encrypt in another element", signed(good, stamp), `<xml><a><Encrypt>` + good + `</Encrypt></a></xml>`, wechat.PushPlain},
+		{"element in Encrypt", signed(good, stamp), `<xml><Encrypt>a<b/></Encrypt></xml>`, wechat.PushMalformed},
+		{"document type", signed(good, stamp), `<!DOCTYPE xml><xml><Encrypt>` + good + `</Encrypt></xml>`, wechat.PushMalformed},
+		{"not closed", signed(good, stamp), `<xml><Encrypt>` + good, wechat.PushMalformed},
+		{"empty body", signed(good, stamp), ``, wechat.PushMalformed},
+		{"a number", signed(good, stamp), `{"Encrypt":1}`, wechat.PushMalformed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v, err := wechat.NewPushVerifier(appID, "t0ken", key)
+			require.NoError(t, err)
+			push, err := v.Open(c.query, []byte(c.body), now)
+			if c.want == nil {
+				require.NoError(t, err)
+				assert.Equal(t, `{"Event":"x"}`, string(push.Message))
+				return
+			}
+			assert.ErrorIs(t, err, c.want)
+			assert.Empty(t, push)
+		})
+	}
+}
+
+func TestPushPlainMode(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	v, err := wechat.NewPushVerifier("wx0123456789abcdef", "t0ken", "")
+	require.NoError(t, err)
+	q := query("timestamp", "1800000000", "nonce", "7", "signature", signPush("t0ken", "1800000000", "7"))
+
+	push, err := v.Open(q, []byte("<xml><Event>x</Event></xml>"), now)
+	require.NoError(t, err)
+	assert.True(t, push.XML)
+
+	_, err = v.Open(q, []byte("not an object"), now)
+	assert.ErrorIs(t, err, wechat.PushMalformed)
+	q.Set("signature", strings.Repeat("0", 40))
+	_, err = v.Open(q, []byte("{}"), now)
+	assert.ErrorIs(t, err, wechat.PushSignature)
+	_, err = v.Echo(q, now)
+	assert.ErrorIs(t, err, wechat.PushMalformed, "no echostr")
+	q.Set("encrypt_type", "aes")
+	_, err = v.Open(q, []byte("{}"), now)
+	assert.ErrorIs(t, err, wechat.PushEncrypted)
+}
+
+func TestPushVerifierArguments(t *testing.T) {
+	for name, c := range map[string]struct{ token, key string }{
+		"no token":      {"", pushKey},
+		"key too short": {"t", pushKey[1:]},
+		"key too long":  {"t", pushKey + "A"},
+		"not base64":    {"t", strings.Repeat("?", 43)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := wechat.NewPushVerifier("wx0123456789abcdef", c.token, c.key)
+			require.Error(t, err)
+			if c.key != "" {
+				assert.NotContains(t, err.Error(), c.key)
+			}
+		})
+	}
+}
+
+// FuzzPush holds that nothing opens without the token, whatever the body is.
+func FuzzPush(f *testing.F) {
+	f.Add("1800000000", "7", "aa", `{"Encrypt":"`+pushCipher+`"}`)
+	f.Add("1800000000", "7", "aa", "<xml><Encrypt><![CDATA["+pushCipher+"]]></Encrypt></xml>")
+	f.Add("1800000000", "", "", "<xml><a><Encrypt/></a>")
+	f.Fuzz(func(t *testing.T, stamp, nonce, signature, body string) {
+		v, err := wechat.NewPushVerifier(pushAppID, "a token that is not guessed", pushKey)
+		require.NoError(t, err)
+		q := query("timestamp", stamp, "nonce", nonce, "signature", signature, "msg_signature", signature)
+		_, err = v.Open(q, []byte(body), time.Unix(1_800_000_000, 0))
+		require.Error(t, err)
+
+		// With the right signature the body alone decides; it must not panic,
+		// and what opens is no longer than what came.
+		q.Set("msg_signature", signPush("a token that is not guessed", stamp, nonce, body))
+		push, err := v.Open(q, []byte(fmt.Sprintf(`{"Encrypt":%q}`, body)), time.Unix(1_800_000_000, 0))
+		if err == nil {
+			require.LessOrEqual(t, len(push.Message), len(body))
+		}
+	})
+}
