@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/wxgate/wxgate/caddymodule/identity"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
 
@@ -189,16 +190,16 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	return block(d, options{
-		"login":         func() (err error) { h.Login, err = checkedArg(d, checkPath); return err },
-		"logout":        func() (err error) { h.Logout, err = checkedArg(d, checkPath); return err },
-		"health":        func() (err error) { h.Health, err = checkedArg(d, checkPath); return err },
-		"token_from":    func() (err error) { h.TokenFrom, err = checkedArgs(d, checkTokenSource); return err },
+		"login":         func() (err error) { h.Login, err = checkedArg(d, identity.CheckPath); return err },
+		"logout":        func() (err error) { h.Logout, err = checkedArg(d, identity.CheckPath); return err },
+		"health":        func() (err error) { h.Health, err = checkedArg(d, identity.CheckPath); return err },
+		"token_from":    func() (err error) { h.TokenFrom, err = checkedArgs(d, identity.CheckTokenSource); return err },
 		"miniprograms":  func() (err error) { h.MiniPrograms, err = checkedArgs(d, checkAppID); return err },
 		"forward_token": func() error { h.ForwardToken = true; return noArg(d) },
 		"recheck":       func() (err error) { h.Recheck, err = durationArg(d); return err },
 		"open_data":     func() (err error) { h.OpenData, err = parseOpenData(d); return err },
 		"*public": func() error {
-			paths, err := checkedArgs(d, checkPathPattern)
+			paths, err := checkedArgs(d, identity.CheckPattern)
 			h.Public = append(h.Public, paths...)
 			return err
 		},
@@ -210,23 +211,23 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	})
 }
 
-func parseInject(d *caddyfile.Dispenser) (Inject, error) {
+func parseInject(d *caddyfile.Dispenser) (identity.Inject, error) {
 	args := d.RemainingArgs()
-	if len(args) == 1 && args[0] == fieldWXCloud {
-		return Inject{Field: fieldWXCloud}, nil
+	if len(args) == 1 && args[0] == identity.FieldWXCloud {
+		return identity.Inject{Field: identity.FieldWXCloud}, nil
 	}
 	if len(args) != 2 {
-		return Inject{}, d.Err("inject takes <field> <header>, such as `openid X-OpenID`, or wx_cloud")
+		return identity.Inject{}, d.Err("inject takes <field> <header>, such as `openid X-OpenID`, or wx_cloud")
 	}
-	in := Inject{Field: args[0], Header: args[1]}
-	if err := in.check(); err != nil {
+	in := identity.Inject{Field: args[0], Header: args[1]}
+	if err := in.Check(); err != nil {
 		return in, d.WrapErr(err)
 	}
 	return in, nil
 }
 
 func parseOpenData(d *caddyfile.Dispenser) (*OpenData, error) {
-	paths, err := checkedArgs(d, checkPathPattern)
+	paths, err := checkedArgs(d, identity.CheckPattern)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/wxgate/wxgate/caddymodule/identity"
 )
 
 const subjectLogs = "logs"
@@ -39,7 +41,7 @@ func tokenHeaders(h *Handler) []string {
 	if len(from) == 0 {
 		from = []string{defaultToken}
 	}
-	return slices.DeleteFunc(slices.Clone(from), func(source string) bool { return source == sourceBearer })
+	return slices.DeleteFunc(slices.Clone(from), func(source string) bool { return source == identity.Bearer })
 }
 
 // showing returns a finding for each log that shows a header of the requests of

@@ -13,6 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/wxgate/wxgate/caddymodule/identity"
 )
 
 // site is one wxgate handler and what is around it.
@@ -162,9 +164,9 @@ func (d *doctor) checkSite(s site) {
 		d.fault(s.subject(), err.Error(), "correct the site's wxgate block; see docs/configuration.md")
 		return
 	}
-	tokens := newTokenSources(h.TokenFrom, h.ForwardToken).headers
-	identity := newIdentityHeaders(h.Inject, tokens)
-	if err := checkExpected(s.server, slices.Concat(tokens, identity.names())); err != nil {
+	tokens := identity.NewTokens(h.TokenFrom, h.ForwardToken).Headers
+	headers := identity.NewHeaders(h.Inject, tokens)
+	if err := checkExpected(s.server, slices.Concat(tokens, headers.Names())); err != nil {
 		message, fix, _ := strings.Cut(err.Error(), "; ")
 		d.fault(s.subject(), message, fix)
 	}
@@ -180,9 +182,9 @@ func (d *doctor) checkSite(s site) {
 // They do not need to be public, so a pattern that covers one is too wide.
 func coveredBy(pattern string, h *Handler) string {
 	switch {
-	case matchPath(pattern, h.Login):
+	case identity.MatchPath(pattern, h.Login):
 		return "login path " + h.Login
-	case matchPath(pattern, h.Logout):
+	case identity.MatchPath(pattern, h.Logout):
 		return "logout path " + h.Logout
 	}
 	return ""

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/wxgate/wxgate/caddymodule/identity"
 )
 
 // errorGate stands at the head of a server's error routes (`handle_errors`).
@@ -79,9 +81,9 @@ func (p *passage) through(h *Handler) *passage {
 func (p *passage) written() []string {
 	var names []string
 	for ; p != nil; p = p.before {
-		names = append(names, p.handler.identity.tokens...)
+		names = append(names, p.handler.tokens.Headers...)
 		if p.user != nil {
-			names = append(append(names, p.handler.identity.names()...), headerOpenData)
+			names = append(append(names, p.handler.identity.Names()...), identity.HeaderOpenData)
 		}
 	}
 	return names
@@ -99,7 +101,7 @@ func (g *errorGate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	if mine == nil && !g.guards(r) {
 		return next.ServeHTTP(w, r)
 	}
-	g.handler.identity.stripBut(r, slices.Concat(g.handler.identity.tokens, last.written()))
+	g.handler.identity.StripBut(r, slices.Concat(g.handler.tokens.Headers, last.written()))
 	switch {
 	case mine == nil && g.ahead(r):
 		return g.handler.ServeHTTP(w, r, next)

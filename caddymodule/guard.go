@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/wxgate/wxgate/caddymodule/identity"
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
 
@@ -20,7 +21,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	case err == nil:
 		h.metrics.allowed.Inc()
 		return h.serveUser(w, r, next, s)
-	case isRefusal(err) && isPublic(h.Public, r.URL):
+	case isRefusal(err) && identity.IsPublic(h.Public, r.URL):
 		h.metrics.public.Inc()
 		if h.OpenData != nil {
 			if err := h.openData(w, r, nil); err != nil {
@@ -49,7 +50,7 @@ func isRefusal(err error) bool {
 
 // authenticate takes the token off a request and finds its session.
 func (h *Handler) authenticate(r *http.Request) (*session.Session, string, error) {
-	token, ok := h.tokens.take(r.Header)
+	token, ok := h.tokens.Take(r.Header)
 	if !ok {
 		return nil, "", session.ErrInvalid
 	}
@@ -73,7 +74,7 @@ func (h *Handler) authenticate(r *http.Request) (*session.Session, string, error
 // serveUser hands a request on in the name of its user.
 func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, s *session.Session) error {
 	u := &userResponse{ResponseWriter: w, handler: h, session: s}
-	h.identity.write(r.Header, s, u.identity[:])
+	h.identity.Write(r.Header, identity.User{OpenID: s.OpenID, UnionID: s.UnionID, AppID: s.AppID}, u.identity[:])
 	setUser(r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer), s)
 	if h.OpenData != nil {
 		if err := h.openData(w, r, s); err != nil {
@@ -104,4 +105,23 @@ func (a *App) ready(ctx context.Context) error {
 		return err
 	}
 	return sessions.Ping(ctx)
+}
+
+// userPlaceholders are a session's fields as Caddy's replacer takes them, made
+// once for each session that is opened.
+type userPlaceholders struct {
+	id, unionID, appID any
+}
+
+func newUserPlaceholders(s *session.Session) any {
+	return &userPlaceholders{id: s.OpenID, unionID: s.UnionID, appID: s.AppID}
+}
+
+// setUser sets the user's placeholders for logs and other handlers:
+// {http.auth.user.id} is also the user_id of the access log.
+func setUser(repl *caddy.Replacer, s *session.Session) {
+	user := s.Attach(newUserPlaceholders).(*userPlaceholders)
+	repl.Set("http.auth.user.id", user.id)
+	repl.Set("http.auth.user.unionid", user.unionID)
+	repl.Set("http.auth.user.appid", user.appID)
 }

@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/identity"
 )
 
 func init() {
@@ -35,7 +38,7 @@ type Handler struct {
 	// What the upstream is told about the user, and in which headers. Headers
 	// of these names, however they are spelled, never come in from outside.
 	// Default: the openid in X-OpenID
-	Inject []Inject `json:"inject,omitempty"`
+	Inject []identity.Inject `json:"inject,omitempty"`
 
 	// Paths that pass without a session: `/exact`, `/prefix/*`, `*.suffix`,
 	// `*part*` or a glob. Unlike Caddy's path matcher they are case-sensitive,
@@ -65,10 +68,12 @@ type Handler struct {
 	app      *App
 	logger   *zap.Logger
 	metrics  *metrics
-	tokens   tokenSources
-	identity identityHeaders
+	tokens   identity.Tokens
+	identity identity.Headers
 	apps     []string // the appids that this site serves
 	open     *openRequests
+
+	varyValue string // tokens.Vary in one line
 
 	markPassed bool // error routes ask how a request passed
 }
@@ -102,13 +107,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return fmt.Errorf("%w", err)
 	}
-	h.tokens = newTokenSources(h.TokenFrom, h.ForwardToken)
-	h.identity = newIdentityHeaders(h.Inject, h.tokens.headers)
+	h.tokens = identity.NewTokens(h.TokenFrom, h.ForwardToken)
+	h.varyValue = strings.Join(h.tokens.Vary, ", ")
+	h.identity = identity.NewHeaders(h.Inject, h.tokens.Headers)
 	h.open = newOpenRequests(time.Duration(h.Recheck), h.app)
 
 	// A header that Caddy would drop is found here and not by the first user.
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if err := checkExpected(server, slices.Concat(h.tokens.headers, h.identity.names())); err != nil {
+	if err := checkExpected(server, slices.Concat(h.tokens.Headers, h.identity.Names())); err != nil {
 		return err
 	}
 	h.guardErrorRoutes(server)
@@ -126,7 +132,7 @@ func (h *Handler) setDefaults() {
 		h.TokenFrom = []string{defaultToken}
 	}
 	if len(h.Inject) == 0 {
-		h.Inject = []Inject{{Field: fieldOpenID, Header: defaultHeader}}
+		h.Inject = []identity.Inject{{Field: identity.FieldOpenID, Header: defaultHeader}}
 	}
 	if h.Recheck == 0 {
 		h.Recheck = caddy.Duration(defaultRecheck)
@@ -151,7 +157,7 @@ func (h *Handler) check() error {
 		if p.path == "" {
 			continue
 		}
-		if err := checkPath(p.path); err != nil {
+		if err := identity.CheckPath(p.path); err != nil {
 			return fmt.Errorf("%s: %w", p.option, err)
 		}
 		if other, taken := paths[p.path]; taken {
@@ -160,12 +166,12 @@ func (h *Handler) check() error {
 		paths[p.path] = p.option
 	}
 	for _, source := range h.TokenFrom {
-		if err := checkTokenSource(source); err != nil {
+		if err := identity.CheckTokenSource(source); err != nil {
 			return fmt.Errorf("token_from: %w", err)
 		}
 	}
 	for _, pattern := range h.Public {
-		if err := checkPathPattern(pattern); err != nil {
+		if err := identity.CheckPattern(pattern); err != nil {
 			return fmt.Errorf("public: %w", err)
 		}
 	}
@@ -188,7 +194,7 @@ func (h *Handler) check() error {
 			return fmt.Errorf("open_data: %w", err)
 		}
 	}
-	return checkInject(h.Inject, h.TokenFrom)
+	return identity.CheckInject(h.Inject, h.TokenFrom)
 }
 
 // ServeHTTP cleans the request and sends it one of the ways: login, logout,
@@ -196,9 +202,9 @@ func (h *Handler) check() error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	// First, on every path and for every outcome: an error route that runs
 	// later sees this same request.
-	h.identity.strip(r)
+	h.identity.Strip(r)
 
-	if !allowedMethod(r) {
+	if !identity.AllowedMethod(r) {
 		return h.fail(w, r, errMethod)
 	}
 	switch r.URL.Path {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/wxgate/wxgate/caddymodule/identity"
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
@@ -54,7 +55,7 @@ func (o *OpenData) check() error {
 		return errors.New("no path is given")
 	}
 	for _, pattern := range o.Paths {
-		if err := checkPathPattern(pattern); err != nil {
+		if err := identity.CheckPattern(pattern); err != nil {
 			return err
 		}
 	}
@@ -70,7 +71,7 @@ func (o *OpenData) check() error {
 // covers also holds for a path that an upstream may clean into a covered one:
 // here, unlike for public paths, to be covered is the safe side.
 func (o *OpenData) covers(p string) bool {
-	return matchAny(o.Paths, p) || matchAny(o.Paths, path.Clean(p))
+	return identity.MatchAny(o.Paths, p) || identity.MatchAny(o.Paths, path.Clean(p))
 }
 
 // openData replaces the encrypted data in the body by the verified. What the
@@ -116,7 +117,7 @@ func (h *Handler) openData(w http.ResponseWriter, r *http.Request, s *session.Se
 	}
 	object.replace(opened)
 	setBody(r, object.bytes())
-	r.Header[headerOpenData] = []string{"verified"}
+	r.Header[identity.HeaderOpenData] = []string{"verified"}
 	return nil
 }
 

@@ -108,7 +108,7 @@ func (u *userResponse) makePrivate(header http.Header) {
 	u.own[0] = privateCacheControl(header["Cache-Control"])
 	header["Cache-Control"] = u.own[:1:1]
 	if _, present := header["Vary"]; !present {
-		u.own[1] = u.handler.tokens.varyValue
+		u.own[1] = u.handler.varyValue
 		header["Vary"] = u.own[1:]
 		return
 	}
@@ -160,7 +160,7 @@ func isDigits(s string) bool {
 
 // varyByToken tells caches that the response depends on who asks.
 func (h *Handler) varyByToken(header http.Header) {
-	for _, name := range h.tokens.vary {
+	for _, name := range h.tokens.Vary {
 		if !varies(header["Vary"], name) {
 			header["Vary"] = append(slices.Clip(header["Vary"]), name)
 		}

@@ -1,4 +1,4 @@
-package caddymodule
+package identity
 
 import (
 	"fmt"
@@ -10,16 +10,16 @@ import (
 	"unicode/utf8"
 )
 
-// checkPath judges a path that is compared as it stands.
-func checkPath(p string) error {
+// CheckPath reports what is wrong with a path that is compared as it stands.
+func CheckPath(p string) error {
 	if !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "*?#%") || !plainPath(&url.URL{Path: p}) {
 		return fmt.Errorf("%q is not a plain path such as /login", p)
 	}
 	return nil
 }
 
-// checkPathPattern judges a pattern of matchPath.
-func checkPathPattern(pattern string) error {
+// CheckPattern reports what is wrong with a pattern of MatchPath.
+func CheckPattern(pattern string) error {
 	if pattern == "" || pattern[0] != '/' && pattern[0] != '*' {
 		return fmt.Errorf("%q is not a path pattern: it begins with / or *", pattern)
 	}
@@ -32,9 +32,10 @@ func checkPathPattern(pattern string) error {
 	return nil
 }
 
-// matchPath compares as Caddy's path matcher does, except that case counts: a
-// path that an upstream tells apart from a public one is not public.
-func matchPath(pattern, p string) bool {
+// MatchPath reports whether p matches a pattern, as Caddy's path matcher does
+// except that case counts: a path that an upstream tells apart from a public
+// one is not public.
+func MatchPath(pattern, p string) bool {
 	switch {
 	case pattern == "*" || pattern == "/*":
 		return true
@@ -52,23 +53,25 @@ func matchPath(pattern, p string) bool {
 	}
 }
 
-func matchAny(patterns []string, p string) bool {
+// MatchAny reports whether p matches one of the patterns.
+func MatchAny(patterns []string, p string) bool {
 	for _, pattern := range patterns {
-		if matchPath(pattern, p) {
+		if MatchPath(pattern, p) {
 			return true
 		}
 	}
 	return false
 }
 
-// isPublic reports whether a request may pass without a session.
-func isPublic(patterns []string, u *url.URL) bool {
-	return len(patterns) > 0 && matchAny(patterns, u.Path) && plainPath(u)
+// IsPublic reports whether a request may pass without a session: its path
+// matches one of the patterns and is written plainly.
+func IsPublic(patterns []string, u *url.URL) bool {
+	return len(patterns) > 0 && MatchAny(patterns, u.Path) && plainPath(u)
 }
 
-// plainPath reports whether a path means the same to everyone who reads it:
-// what one server takes for a public path another may clean, decode, decode
-// once more or cut off, and serve something else.
+// plainPath reports whether every server reads a path in the same way: what one
+// takes for a public path another may clean, decode, decode again or cut off,
+// and serve something else.
 func plainPath(u *url.URL) bool {
 	if !strings.HasPrefix(u.Path, "/") || !utf8.ValidString(u.Path) || strings.ContainsFunc(u.Path, unicode.IsControl) {
 		return false
@@ -85,9 +88,9 @@ func plainPath(u *url.URL) bool {
 	return plainEscapes(u.EscapedPath())
 }
 
-// plainEscapes reports whether only such signs are escaped as must be. One that
-// means something in a path or ends it is read in two ways, escaped and not; so
-// is a letter, for nobody escapes it who does not want to be read in two ways.
+// plainEscapes reports whether only those signs are escaped that must be. One
+// that means something in a path or ends it is read in two ways, escaped and
+// not; and only an attacker escapes a letter.
 func plainEscapes(escaped string) bool {
 	for {
 		_, rest, found := strings.Cut(escaped, "%")
@@ -104,5 +107,3 @@ func plainEscapes(escaped string) bool {
 		escaped = rest[2:]
 	}
 }
-
-func isLetterOrDigit(c byte) bool { return foldTable[c] != '-' }

@@ -1,18 +1,21 @@
-package caddymodule
+package identity
 
 import (
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
-
-	"github.com/caddyserver/caddy/v2"
-
-	"github.com/wxgate/wxgate/caddymodule/session"
 )
 
-// Inject names one field of the user and the header that tells it to the
-// upstream.
+// A User is who sent a request: the fields that Inject can name.
+type User struct {
+	OpenID  string
+	UnionID string // may be empty
+	AppID   string
+}
+
+// Inject names one field of the user and the header in which the upstream
+// receives it.
 type Inject struct {
 	// openid, unionid or appid; or wx_cloud, which stands for the headers of
 	// WeChat Cloud Hosting: X-WX-OPENID, X-WX-APPID, X-WX-UNIONID and
@@ -26,29 +29,30 @@ type Inject struct {
 
 // The fields of Inject.
 const (
-	fieldOpenID  = "openid"
-	fieldUnionID = "unionid"
-	fieldAppID   = "appid"
-	fieldWXCloud = "wx_cloud"
+	FieldOpenID  = "openid"
+	FieldUnionID = "unionid"
+	FieldAppID   = "appid"
+	FieldWXCloud = "wx_cloud"
 )
 
-// headerOpenData marks a body whose open data the gateway has verified. It is
+// HeaderOpenData marks a body whose open data the gateway has verified. It is
 // protected everywhere, whether or not a site uses open data.
-const headerOpenData = "X-Wx-Open-Data"
+const HeaderOpenData = "X-Wx-Open-Data"
 
 // cloudHeaders are those that WeChat Cloud Hosting writes besides the injected
 // ones. Applications are told to trust them: where an environment is shared
 // with another mini program, X-WX-FROM-OPENID is the user. Behind this gateway
-// nobody writes them, so whoever does is a client that forges.
+// only a client that forges could have written them.
 var cloudHeaders = []string{
 	"X-Wx-From-Openid", "X-Wx-From-Appid", "X-Wx-From-Unionid",
 	"X-Wx-Cloudbase-Access-Token", "X-Wx-From-Cloudbase-Access-Token", "X-Wx-Env",
 }
 
-func (in Inject) check() error {
+// Check reports what is wrong with one inject line.
+func (in Inject) Check() error {
 	switch in.Field {
-	case fieldOpenID, fieldUnionID, fieldAppID:
-	case fieldWXCloud:
+	case FieldOpenID, FieldUnionID, FieldAppID:
+	case FieldWXCloud:
 		if in.Header != "" {
 			return errors.New("inject wx_cloud takes no header: its names are those of WeChat Cloud Hosting")
 		}
@@ -72,18 +76,19 @@ var reservedHeaders = []string{
 	"Transfer-Encoding", "Upgrade", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
 }
 
-// checkInject judges how the inject lines go together: one header must not say
-// two things, nor be the one that carries the token.
-func checkInject(inject []Inject, tokenFrom []string) error {
-	owner := map[string]string{foldName(headerOpenData): "the mark of open data"}
+// CheckInject reports what is wrong with the inject lines of a site, one by one
+// and together: a header has one meaning, and the token's header is not among
+// them.
+func CheckInject(inject []Inject, tokenFrom []string) error {
+	owner := map[string]string{foldName(HeaderOpenData): "the mark of open data"}
 	for _, source := range tokenFrom {
-		if source == sourceBearer {
+		if source == Bearer {
 			source = "Authorization"
 		}
 		owner[foldName(source)] = "token_from"
 	}
 	for _, in := range inject {
-		if err := in.check(); err != nil {
+		if err := in.Check(); err != nil {
 			return err
 		}
 		for _, header := range in.headers() {
@@ -105,38 +110,42 @@ type identityHeader struct {
 }
 
 func (in Inject) headers() []identityHeader {
-	if in.Field != fieldWXCloud {
+	if in.Field != FieldWXCloud {
 		return []identityHeader{{field: in.Field, name: http.CanonicalHeaderKey(in.Header)}}
 	}
 	return []identityHeader{
-		{field: fieldOpenID, name: "X-Wx-Openid"},
-		{field: fieldAppID, name: "X-Wx-Appid"},
-		{field: fieldUnionID, name: "X-Wx-Unionid"},
-		{field: fieldWXCloud, name: "X-Wx-Source", fixed: "wx_client"},
+		{field: FieldOpenID, name: "X-Wx-Openid"},
+		{field: FieldAppID, name: "X-Wx-Appid"},
+		{field: FieldUnionID, name: "X-Wx-Unionid"},
+		{field: FieldWXCloud, name: "X-Wx-Source", fixed: "wx_client"},
 	}
 }
 
-// identityHeaders are the headers that a site injects, and thereby protects.
-type identityHeaders struct {
+// Headers are the headers that a site injects, and thereby protects.
+type Headers struct {
 	set       []identityHeader
 	tokens    []string // the headers that carry the token, canonical
 	protected foldedNames
 }
 
-func newIdentityHeaders(inject []Inject, tokens []string) identityHeaders {
-	h := identityHeaders{tokens: tokens}
-	foreign := []string{headerOpenData}
+// NewHeaders makes the Headers of a site whose token comes in the headers
+// called tokens.
+func NewHeaders(inject []Inject, tokens []string) Headers {
+	h := Headers{tokens: tokens}
+	h.protected.add(HeaderOpenData)
+	h.protected.add(tokens...)
 	for _, in := range inject {
 		h.set = append(h.set, in.headers()...)
-		if in.Field == fieldWXCloud {
-			foreign = append(foreign, cloudHeaders...)
+		if in.Field == FieldWXCloud {
+			h.protected.add(cloudHeaders...)
 		}
 	}
-	h.protected = newFoldedNames(slices.Concat(h.names(), tokens, foreign))
+	h.protected.add(h.Names()...)
 	return h
 }
 
-func (h *identityHeaders) names() []string {
+// Names returns the canonical names of the headers that the upstream receives.
+func (h *Headers) Names() []string {
 	names := make([]string, 0, len(h.set))
 	for _, header := range h.set {
 		names = append(names, header.name)
@@ -144,16 +153,16 @@ func (h *identityHeaders) names() []string {
 	return names
 }
 
-// write sets exactly one value for each header whose field the session has.
-// The headers were stripped before. The slices are made for this request, in
-// room if it is large enough: later handlers change header values in place.
-func (h *identityHeaders) write(header http.Header, s *session.Session, room []string) {
+// Write sets exactly one value for each header whose field the user has, on a
+// request that was stripped before. Later handlers change header values in
+// place, so each request has slices of its own: in room, if it is large enough.
+func (h *Headers) Write(header http.Header, u User, room []string) {
 	values := room
 	if len(values) < len(h.set) {
 		values = make([]string, len(h.set))
 	}
 	for i := range h.set {
-		value := h.set[i].value(s)
+		value := h.set[i].value(&u)
 		if value == "" {
 			continue
 		}
@@ -162,35 +171,16 @@ func (h *identityHeaders) write(header http.Header, s *session.Session, room []s
 	}
 }
 
-func (h *identityHeader) value(s *session.Session) string {
+func (h *identityHeader) value(u *User) string {
 	if h.fixed != "" {
 		return h.fixed
 	}
 	switch h.field {
-	case fieldOpenID:
-		return s.OpenID
-	case fieldUnionID:
-		return s.UnionID
+	case FieldOpenID:
+		return u.OpenID
+	case FieldUnionID:
+		return u.UnionID
 	default:
-		return s.AppID
+		return u.AppID
 	}
-}
-
-// userPlaceholders are a session's fields as Caddy's replacer takes them, made
-// once for each session that is opened.
-type userPlaceholders struct {
-	id, unionID, appID any
-}
-
-func newUserPlaceholders(s *session.Session) any {
-	return &userPlaceholders{id: s.OpenID, unionID: s.UnionID, appID: s.AppID}
-}
-
-// setUser lets logs and other handlers see who it is: {http.auth.user.id} is
-// also the user_id of the access log.
-func setUser(repl *caddy.Replacer, s *session.Session) {
-	user := s.Attach(newUserPlaceholders).(*userPlaceholders)
-	repl.Set("http.auth.user.id", user.id)
-	repl.Set("http.auth.user.unionid", user.unionID)
-	repl.Set("http.auth.user.appid", user.appID)
 }

@@ -1,4 +1,4 @@
-package caddymodule
+package identity
 
 import (
 	"errors"
@@ -9,11 +9,12 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// sourceBearer is the token source that is not a header's name.
-const sourceBearer = "bearer"
+// Bearer is the token source that is not a header's name.
+const Bearer = "bearer"
 
-func checkTokenSource(source string) error {
-	if source == sourceBearer {
+// CheckTokenSource reports what is wrong with a token source.
+func CheckTokenSource(source string) error {
+	if source == Bearer {
 		return nil
 	}
 	if err := checkHeaderName(source); err != nil {
@@ -32,38 +33,38 @@ func checkHeaderName(name string) error {
 	return nil
 }
 
-// tokenSources says where a token may stand in a request.
-type tokenSources struct {
-	headers []string // canonical
+// Tokens finds the token of a request.
+type Tokens struct {
+	Headers []string // the headers that may carry it, canonical
+	Vary    []string // the request headers that a cache must look at
+
 	bearer  bool
 	forward bool
-
-	vary      []string // what a cache must look at
-	varyValue string   // the same in one line
 }
 
-func newTokenSources(from []string, forward bool) tokenSources {
-	t := tokenSources{forward: forward}
+// NewTokens makes the Tokens of a site from its token sources: names of headers
+// and Bearer. With forward, the token stays on the request.
+func NewTokens(from []string, forward bool) Tokens {
+	t := Tokens{forward: forward}
 	for _, source := range from {
-		if source == sourceBearer {
+		if source == Bearer {
 			t.bearer = true
-			t.vary = append(t.vary, "Authorization")
+			t.Vary = append(t.Vary, "Authorization")
 		} else {
-			t.headers = append(t.headers, http.CanonicalHeaderKey(source))
-			t.vary = append(t.vary, source)
+			t.Headers = append(t.Headers, http.CanonicalHeaderKey(source))
+			t.Vary = append(t.Vary, source)
 		}
 	}
-	t.varyValue = strings.Join(t.vary, ", ")
 	return t
 }
 
-// take finds the token of a request and, unless it is to be forwarded, removes
-// it. An empty header counts as absent: that is how a client that has no
-// session yet sends it. Two values that differ are no token at all, and ok is
-// false: an upstream behind another proxy might pick the other one.
-func (t *tokenSources) take(header http.Header) (token string, ok bool) {
+// Take returns the token of a request and, unless it is to be forwarded, removes
+// it from the header. An empty header counts as absent: that is how a client
+// without a session sends it. If two values differ, ok is false: an upstream
+// behind another proxy might pick the other one.
+func (t *Tokens) Take(header http.Header) (token string, ok bool) {
 	ok = true
-	for _, name := range t.headers {
+	for _, name := range t.Headers {
 		values, present := header[name]
 		if !present {
 			continue
@@ -83,12 +84,12 @@ func (t *tokenSources) take(header http.Header) (token string, ok bool) {
 	return token, ok
 }
 
-func (t *tokenSources) takeBearer(header http.Header, values []string, token string, ok bool) (string, bool) {
+func (t *Tokens) takeBearer(header http.Header, values []string, token string, ok bool) (string, bool) {
 	found := false
 	for _, value := range values {
 		credentials, bearer := cutBearer(value)
 		if !bearer {
-			continue // another scheme is the upstream's business and stays
+			continue // another scheme is the upstream's and stays
 		}
 		found = true
 		token, ok = oneToken(token, credentials, ok)
@@ -102,10 +103,10 @@ func (t *tokenSources) takeBearer(header http.Header, values []string, token str
 // cutBearer takes the scheme off, in any case and before any white space, so
 // that no spelling of it reaches the upstream with a token behind it.
 func cutBearer(value string) (credentials string, bearer bool) {
-	if len(value) < len(sourceBearer) || !strings.EqualFold(value[:len(sourceBearer)], sourceBearer) {
+	if len(value) < len(Bearer) || !strings.EqualFold(value[:len(Bearer)], Bearer) {
 		return "", false
 	}
-	rest := value[len(sourceBearer):]
+	rest := value[len(Bearer):]
 	credentials = strings.TrimLeft(rest, " \t")
 	return strings.TrimRight(credentials, " \t"), rest == "" || len(credentials) < len(rest)
 }
