@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -24,26 +23,17 @@ type reply struct {
 
 // code2Session serves GET /sns/jscode2session.
 func (s *Server) code2Session(w http.ResponseWriter, r *http.Request) {
-	body, err := io.Copy(io.Discard, r.Body)
-	if err != nil {
-		panic(http.ErrAbortHandler) // the client is gone
-	}
-	query := r.URL.Query()
-	script := s.receive(Call{
-		Time:       s.cfg.Now(),
-		AppID:      query.Get("appid"),
-		Code:       query.Get("js_code"),
-		Secret:     query.Get("secret"),
-		Query:      r.URL.RawQuery,
-		Header:     r.Header.Clone(),
-		Proto:      r.Proto,
-		RemoteAddr: r.RemoteAddr,
-		BodyBytes:  body,
+	script, _ := s.receive(r, Call{AppID: r.URL.Query().Get("appid"), Code: r.URL.Query().Get("js_code")})
+	s.play(w, r, script, func() (string, []byte) {
+		rep := s.exchange(r.URL.Query())
+		if script.Errcode != nil && rep.Errcode == nil {
+			rep.Errcode, rep.ExpiresIn = int64(0), 7200
+		}
+		if script.ErrcodeText && rep.Errcode != nil {
+			rep.Errcode = fmt.Sprint(rep.Errcode)
+		}
+		return jsonAsText, rep.bytes()
 	})
-	if script == nil {
-		script = new(Script)
-	}
-	s.play(w, r, script, query)
 }
 
 // exchange answers a query as WeChat does, and spends the code if it is good.
@@ -99,9 +89,14 @@ func (rep reply) bytes() []byte {
 	return b
 }
 
-// writeReply sends an answer as WeChat does: JSON that calls itself text.
-func writeReply(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "text/plain")
+// loginPath is code2Session's.
+const loginPath = "/sns/jscode2session"
+
+// jsonAsText is how WeChat labels the JSON of code2Session.
+const jsonAsText = "text/plain"
+
+func writeReply(w http.ResponseWriter, status int, contentType string, body []byte) {
+	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that is gone needs no answer

@@ -13,12 +13,17 @@ const maxControlBody = 1 << 20
 
 // ServeHTTP serves WeChat's API
 //
-//	GET /sns/jscode2session
+//	GET  /sns/jscode2session
+//	POST /cgi-bin/stable_token
+//	GET  /cgi-bin/token
+//	     /cgi-bin/… /wxa/… /wxaapi/… /xpay/…  the server API
 //
 // and, for other processes, what steers it:
 //
 //	POST   /fake/code?appid=A&user=U      {"code":"…"}: a fresh code, see IssueCode
 //	GET    /fake/user?appid=A&user=U      {"openid":"…","unionid":"…"}
+//	POST   /fake/phone?appid=A&user=U     {"code":"…"}: see IssuePhoneCode
+//	POST   /fake/revoke?appid=A[&stale=1] see Revoke
 //	POST   /fake/script                   one Script or a list of them, as JSON
 //	POST   /fake/release                  see Release
 //	GET    /fake/calls[?code=C]           the calls received, as a list of Call
@@ -32,7 +37,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.Serve
 func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /sns/jscode2session", s.code2Session)
+	mux.HandleFunc("POST /cgi-bin/stable_token", s.stableToken)
+	mux.HandleFunc("GET /cgi-bin/token", s.plainToken)
+	for _, prefix := range []string{"/cgi-bin/", "/wxa/", "/wxaapi/", "/xpay/"} {
+		mux.HandleFunc(prefix, s.callAPI)
+	}
 	mux.HandleFunc("POST /fake/code", s.serveCode)
+	mux.HandleFunc("POST /fake/phone", s.servePhone)
+	mux.HandleFunc("POST /fake/revoke", s.serveRevoke)
 	mux.HandleFunc("GET /fake/user", s.serveUser)
 	mux.HandleFunc("POST /fake/script", s.serveScript)
 	mux.HandleFunc("POST /fake/release", func(w http.ResponseWriter, _ *http.Request) {

@@ -3,11 +3,11 @@ package fakewechat
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 )
@@ -27,6 +27,10 @@ const (
 type Script struct {
 	// Calls is how many calls the script is for; 0 means 1, and a negative number all until Reset.
 	Calls int `json:"calls,omitempty"`
+
+	// Path is the API that the script is for, such as /wxa/msg_sec_check. The
+	// default is /sns/jscode2session.
+	Path string `json:"path,omitempty"`
 
 	// AppID and Code, if set, restrict it to calls with them.
 	AppID string `json:"appid,omitempty"`
@@ -101,7 +105,8 @@ func (s *Server) Release() {
 }
 
 func (script *Script) isFor(call Call) bool {
-	return (script.AppID == "" || script.AppID == call.AppID) &&
+	return cmp.Or(script.Path, loginPath) == call.Path &&
+		(script.AppID == "" || script.AppID == call.AppID) &&
 		(script.Code == "" || script.Code == call.Code)
 }
 
@@ -111,9 +116,10 @@ func (script *Script) spoils() bool {
 		script.HangUp != "" || script.DripMS != 0 || script.Endless || script.Stall
 }
 
-// play answers one call by its script.
-func (s *Server) play(w http.ResponseWriter, r *http.Request, script *Script, query url.Values) {
-	body := s.body(script, query)
+// play answers one call by its script. genuine returns the answer that WeChat
+// would give, and what kind of content it is.
+func (s *Server) play(w http.ResponseWriter, r *http.Request, script *Script, genuine func() (contentType string, body []byte)) {
+	contentType, body := s.body(script, genuine)
 	if !s.wait(r, script) {
 		panic(http.ErrAbortHandler) // nobody is left to answer
 	}
@@ -124,7 +130,7 @@ func (s *Server) play(w http.ResponseWriter, r *http.Request, script *Script, qu
 	if script.Redirect != "" {
 		w.Header().Set("Location", script.Redirect)
 	}
-	writeReply(w, script.status(), body)
+	writeReply(w, script.status(), contentType, body)
 }
 
 func (script *Script) status() int {
@@ -138,29 +144,23 @@ func (script *Script) status() int {
 }
 
 // body returns what is answered if nothing spoils it.
-func (s *Server) body(script *Script, query url.Values) []byte {
-	var rep reply
+func (s *Server) body(script *Script, genuine func() (string, []byte)) (contentType string, body []byte) {
 	switch {
 	case script.Raw != nil:
-		return nil
+		return "", nil
 	case script.Body != nil:
-		return []byte(*script.Body)
-	case script.Errcode == nil:
-		rep = s.exchange(query)
-	case *script.Errcode == 0:
-		rep = s.exchange(query)
-		if rep.Errcode == nil {
-			rep.Errcode, rep.ExpiresIn = int64(0), 7200
-		}
-	case script.Errmsg != "":
-		rep = reply{Errcode: *script.Errcode, Errmsg: script.Errmsg}
-	default:
+		return jsonAsText, []byte(*script.Body)
+	case script.Errcode == nil || *script.Errcode == 0:
+		return genuine()
+	}
+	rep := reply{Errcode: *script.Errcode, Errmsg: script.Errmsg}
+	if script.Errmsg == "" {
 		rep = s.fault(*script.Errcode, "scripted error")
 	}
-	if script.ErrcodeText && rep.Errcode != nil {
+	if script.ErrcodeText {
 		rep.Errcode = fmt.Sprint(rep.Errcode)
 	}
-	return rep.bytes()
+	return jsonAsText, rep.bytes()
 }
 
 // wait delays or holds a call and says whether its client is still there.

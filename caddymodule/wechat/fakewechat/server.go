@@ -1,16 +1,20 @@
-// Package fakewechat plays the part of WeChat's API that a login needs, for
-// tests and for the demo, as api.weixin.qq.com does: errors with HTTP 200,
-// JSON as text/plain, an errmsg that ends in a rid, codes that live for five
-// minutes and work once, and one valid session_key per user and mini program.
+// Package fakewechat plays the part of WeChat's API that a login needs, and of
+// the server API with its access_tokens, for tests and for the demo, as
+// api.weixin.qq.com does: errors with HTTP 200, an errmsg that ends in a rid,
+// codes that live for five minutes and work once, one valid session_key per
+// user and mini program, and access_tokens that die when another is forced.
 //
 // A Server can be told to misbehave, call by call: see [Script]. It can be steered
 // from Go or, by another process, over HTTP: see [Server.ServeHTTP].
 package fakewechat
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
+	"io"
 	"net/http"
 	"slices"
 	"sync"
@@ -25,6 +29,9 @@ const (
 	// that a sandbox can run for days.
 	keepCalls = 1 << 16
 	keepCodes = 1 << 17
+
+	// keepBody is how much of a call's body is kept.
+	keepBody = 2 << 20
 )
 
 // A Config says what world a Server plays.
@@ -36,8 +43,11 @@ type Config struct {
 	// account, so that users have a unionid.
 	OpenPlatform bool
 
-	// Now is the clock for the life of codes and for watermarks; the default
-	// is time.Now.
+	// AppKeys are the keys of virtual payment by appid.
+	AppKeys map[string]string
+
+	// Now is the clock for the life of codes and tokens and for watermarks;
+	// the default is time.Now.
 	Now func() time.Time
 }
 
@@ -47,9 +57,12 @@ type Server struct {
 	mux *http.ServeMux
 
 	mu          sync.Mutex
-	secrets     map[string]string  // by appid
-	codes       map[string]*code   // by the code's text
+	secrets     map[string]string // by appid
+	codes       map[string]*code  // by the code's text
+	phoneCodes  map[string]*code
 	sessionKeys map[account]string // the one that is valid
+	tokens      map[string]*tokens // by appid
+	issued      map[string]issued  // every access_token
 	scripts     []*Script          // those with calls left, oldest first
 	calls       []Call
 	release     chan struct{} // closed by Release
@@ -67,9 +80,11 @@ type code struct {
 	used    bool
 }
 
-// A Call is one request for a session that the Server received.
+// A Call is one request to the API that the Server received.
 type Call struct {
 	Time       time.Time   `json:"time"`
+	Method     string      `json:"method"`
+	Path       string      `json:"path"`
 	AppID      string      `json:"appid"`
 	Code       string      `json:"code"`
 	Secret     string      `json:"-"` // not shown over HTTP, where a demo's visitors look
@@ -77,7 +92,9 @@ type Call struct {
 	Header     http.Header `json:"-"`
 	Proto      string      `json:"proto"`
 	RemoteAddr string      `json:"remote_addr"`
-	BodyBytes  int64       `json:"body_bytes"` // the request's body; WeChat expects none
+	Body       []byte      `json:"-"`          // at most its first 2 MiB
+	BodyBytes  int64       `json:"body_bytes"` // the length of the whole body
+	BodySHA256 string      `json:"body_sha256,omitempty"`
 }
 
 // New returns a Server of the given world.
@@ -89,6 +106,9 @@ func New(cfg Config) *Server {
 		cfg:         cfg,
 		secrets:     make(map[string]string),
 		codes:       make(map[string]*code),
+		phoneCodes:  make(map[string]*code),
+		tokens:      make(map[string]*tokens),
+		issued:      make(map[string]issued),
 		sessionKeys: make(map[account]string),
 		release:     make(chan struct{}),
 		closed:      make(chan struct{}),
@@ -165,6 +185,11 @@ func (s *Server) CallsWith(code string) int {
 	return n
 }
 
+// CallsTo returns the calls of a path since the start or Reset, oldest first.
+func (s *Server) CallsTo(path string) []Call {
+	return slices.DeleteFunc(s.Calls(), func(call Call) bool { return call.Path != path })
+}
+
 // Reset forgets scripts and calls and lets held calls go on. Codes, users and
 // secrets stay.
 func (s *Server) Reset() {
@@ -178,8 +203,25 @@ func (s *Server) Reset() {
 // http.Server that serves s can shut down.
 func (s *Server) Close() { s.close() }
 
-// receive records a call and returns the script for it, or nil.
-func (s *Server) receive(call Call) *Script {
+// receive reads a call's body, records the call, of which appid and code are
+// given, and returns the script for it and what is recorded.
+func (s *Server) receive(r *http.Request, call Call) (*Script, Call) {
+	hash, start := sha256.New(), new(bytes.Buffer)
+	n, err := io.Copy(io.MultiWriter(hash, &limitedWriter{start, keepBody}), r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler) // the client is gone
+	}
+	call.Time = s.cfg.Now()
+	call.Method, call.Path, call.Query = r.Method, r.URL.Path, r.URL.RawQuery
+	call.Secret = r.URL.Query().Get("secret")
+	call.Header, call.Proto, call.RemoteAddr = r.Header.Clone(), r.Proto, r.RemoteAddr
+	call.BodyBytes, call.Body = n, start.Bytes()
+	if n > 0 {
+		call.BodySHA256 = hex.EncodeToString(hash.Sum(nil))
+	}
+	if call.AppID == "" {
+		call.AppID = s.appOf(call)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.calls) >= keepCalls {
@@ -193,9 +235,21 @@ func (s *Server) receive(call Call) *Script {
 		if script.Calls--; script.Calls == 0 {
 			s.scripts = slices.Delete(s.scripts, i, i+1)
 		}
-		return script
+		return script, call
 	}
-	return nil
+	return new(Script), call
+}
+
+// A limitedWriter drops what is more than left.
+type limitedWriter struct {
+	buf  *bytes.Buffer
+	left int
+}
+
+func (w *limitedWriter) Write(p []byte) (int, error) {
+	kept, _ := w.buf.Write(p[:min(len(p), w.left)])
+	w.left -= kept
+	return len(p), nil
 }
 
 // id returns 28 characters like those of a real openid.
