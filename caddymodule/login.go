@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -19,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/strictjson"
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
@@ -121,33 +121,29 @@ func isUTF8(charset string) bool {
 // business. A member is taken under its exact name and once, so that nobody in front
 // of the gateway reads another code than it does.
 func parseLoginJSON(body []byte) (loginRequest, error) {
-	// Invalid UTF-8 would be replaced on the way, and another code be sent.
-	if !utf8.Valid(body) {
-		return loginRequest{}, badRequest("the body is not UTF-8")
-	}
-	object, isObject, err := parseObject(body)
-	if err != nil || !isObject {
+	object, err := strictjson.Parse(body)
+	if err != nil {
 		return loginRequest{}, errNotLoginJSON
 	}
-	var code, appID *string
-	seen := make(map[string]bool)
-	for _, member := range object.members {
-		var field **string
-		switch member.name {
-		case "code":
-			field = &code
-		case "appid":
-			field = &appID
-		default:
-			continue
+	member := func(name string) (*string, error) {
+		text, found, err := object.Text(name)
+		switch {
+		case errors.Is(err, strictjson.ErrRepeated):
+			return nil, errLoginTwice
+		case err != nil && string(object.Get(name)) != "null":
+			return nil, errNotLoginJSON
+		case err != nil || !found:
+			return nil, nil
 		}
-		if seen[member.name] {
-			return loginRequest{}, errLoginTwice
-		}
-		seen[member.name] = true
-		if err := json.Unmarshal(member.value, field); err != nil {
-			return loginRequest{}, errNotLoginJSON
-		}
+		return &text, nil
+	}
+	code, err := member("code")
+	if err != nil {
+		return loginRequest{}, err
+	}
+	appID, err := member("appid")
+	if err != nil {
+		return loginRequest{}, err
 	}
 	return checkLogin(code, appID)
 }

@@ -8,14 +8,14 @@ import (
 	"io"
 	"net/http"
 	"path"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/wxgate/wxgate/caddymodule/identity"
+	"github.com/wxgate/wxgate/caddymodule/internal/strictjson"
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
@@ -91,22 +91,24 @@ func (h *Handler) openData(w http.ResponseWriter, r *http.Request, s *session.Se
 		setBody(r, body)
 		return nil
 	}
-	object, isObject, err := parseObject(body)
+	object, err := strictjson.Parse(body)
 	if err != nil {
-		return err
-	}
-	if !isObject {
+		if !json.Valid(body) || !utf8.Valid(body) {
+			return errNotJSON
+		}
+		// Other values than objects have no members that could be read as ours.
 		setBody(r, body)
 		return nil
 	}
-	forged := object.remove(memberOpenData)
-	encrypted, found, err := object.encrypted()
+	forged := object.Has(memberOpenData)
+	object = object.Without(memberOpenData)
+	encrypted, found, err := findEncrypted(object)
 	if err != nil {
 		return err
 	}
 	if s == nil || !found {
 		if forged {
-			body = object.bytes()
+			body = object.Bytes()
 		}
 		setBody(r, body)
 		return nil
@@ -115,8 +117,7 @@ func (h *Handler) openData(w http.ResponseWriter, r *http.Request, s *session.Se
 	if err != nil {
 		return err
 	}
-	object.replace(opened)
-	setBody(r, object.bytes())
+	setBody(r, replaceEncrypted(object, opened).Bytes())
 	r.Header[identity.HeaderOpenData] = []string{"verified"}
 	return nil
 }
@@ -155,115 +156,40 @@ const (
 	memberUserInfo = "userInfo"
 )
 
-// A jsonObject keeps its members as they stand, in their order.
-type jsonObject struct{ members []jsonMember }
+const errNotJSON = badRequest("the body is not JSON")
 
-type jsonMember struct {
-	name  string
-	value json.RawMessage
-}
-
-var errNotJSON = badRequest("the body is not JSON")
-
-// parseObject reads a whole JSON text. Other values than objects have no
-// members that anybody could take for ours.
-func parseObject(body []byte) (object jsonObject, isObject bool, err error) {
-	if !json.Valid(body) {
-		return object, false, errNotJSON
-	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	start, err := dec.Token()
-	if err != nil {
-		return object, false, errNotJSON
-	}
-	if start != json.Delim('{') {
-		return object, false, nil
-	}
-	for dec.More() {
-		name, err := dec.Token()
-		if err != nil {
-			return object, false, errNotJSON
-		}
-		member := jsonMember{name: name.(string)} // valid JSON has nothing else here
-		if err := dec.Decode(&member.value); err != nil {
-			return object, false, errNotJSON
-		}
-		object.members = append(object.members, member)
-	}
-	return object, true, nil
-}
-
-// remove drops all members of a name, in any case: some readers take the case
-// lightly. It reports whether there was one.
-func (o *jsonObject) remove(name string) bool {
-	before := len(o.members)
-	o.members = slices.DeleteFunc(o.members, func(m jsonMember) bool {
-		return strings.EqualFold(m.name, name)
-	})
-	return len(o.members) < before
-}
-
-// encrypted finds the members of WeChat's encrypted data; found is false if
-// there are none. Members that only share a name with them, beside neither
-// encryptedData nor iv, are the client's business.
-func (o *jsonObject) encrypted() (in wechat.EncryptedData, found bool, err error) {
-	if !slices.ContainsFunc(o.members, func(m jsonMember) bool { return m.name == "encryptedData" || m.name == "iv" }) {
+// findEncrypted finds the members of WeChat's encrypted data; found is false if there
+// are none. Members that only share a name with them, beside neither encryptedData
+// nor iv, are the application's.
+func findEncrypted(object strictjson.Object) (in wechat.EncryptedData, found bool, err error) {
+	if object.Get("encryptedData") == nil && object.Get("iv") == nil {
 		return in, false, nil
 	}
-	seen := make(map[string]bool)
-	for _, member := range o.members {
-		var field *string
-		switch member.name {
-		case "encryptedData":
-			field = &in.EncryptedData
-		case "iv":
-			field = &in.IV
-		case "rawData":
-			field = &in.RawData
-		case "signature":
-			field = &in.Signature
+	for name, field := range map[string]*string{
+		"encryptedData": &in.EncryptedData, "iv": &in.IV, "rawData": &in.RawData, "signature": &in.Signature,
+	} {
+		switch text, _, err := object.Text(name); {
+		case errors.Is(err, strictjson.ErrRepeated):
+			return in, false, badRequest(name + " is in the body twice")
+		case err != nil:
+			return in, false, badRequest(name + " is not a string")
 		default:
-			continue
-		}
-		if seen[member.name] {
-			return in, false, badRequest(member.name + " is in the body twice")
-		}
-		seen[member.name] = true
-		// null would leave the field as it is.
-		if member.value[0] != '"' || json.Unmarshal(member.value, field) != nil {
-			return in, false, badRequest(member.name + " is not a string")
+			*field = text
 		}
 	}
-	if seen["encryptedData"] != seen["iv"] {
+	if object.Get("encryptedData") == nil || object.Get("iv") == nil {
 		return in, false, badRequest("encryptedData and iv belong together")
 	}
-	return in, seen["encryptedData"], nil
+	return in, true, nil
 }
 
-// replace puts the verified data in the place of the encrypted. A userInfo that
-// no signature covers would look verified beside it, so it goes away.
-func (o *jsonObject) replace(opened wechat.Opened) {
-	for _, name := range []string{"encryptedData", "iv", "rawData", "signature", memberUserInfo} {
-		o.remove(name)
-	}
-	o.members = append(o.members, jsonMember{memberOpenData, opened.Data})
+// replaceEncrypted puts the verified data in the place of the encrypted. A userInfo that
+// no signature covers would look verified beside it, so it is removed.
+func replaceEncrypted(object strictjson.Object, opened wechat.Opened) strictjson.Object {
+	object = object.Without("encryptedData", "iv", "rawData", "signature", memberUserInfo)
+	object = append(object, strictjson.Member{Name: memberOpenData, Value: opened.Data})
 	if opened.UserInfo != nil {
-		o.members = append(o.members, jsonMember{memberUserInfo, opened.UserInfo})
+		object = append(object, strictjson.Member{Name: memberUserInfo, Value: opened.UserInfo})
 	}
-}
-
-func (o *jsonObject) bytes() []byte {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, member := range o.members {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		name, _ := json.Marshal(member.name) // a string always encodes
-		b.Write(name)
-		b.WriteByte(':')
-		b.Write(member.value)
-	}
-	b.WriteByte('}')
-	return b.Bytes()
+	return object
 }

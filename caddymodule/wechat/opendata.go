@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/strictjson"
 )
 
 // Errors of OpenData. Compare with errors.Is.
@@ -105,7 +107,7 @@ func open(sessionKey string, iv, ciphertext []byte, in EncryptedData, want expec
 	if in.Signature != "" {
 		signed = isSignature(in.Signature, in.RawData, sessionKey)
 		userInfo = json.RawMessage(in.RawData)
-		if _, err := strictObject(userInfo); err != nil {
+		if _, err := strictjson.ParseStrict(userInfo); err != nil {
 			signed = false
 		}
 	}
@@ -142,28 +144,28 @@ type expected struct {
 
 // describes says that plain is an object for this mini program, user and time.
 func (want expected) describes(plain []byte) bool {
-	members, err := strictObject(plain)
+	object, err := strictjson.ParseStrict(plain)
 	if err != nil {
 		return false
 	}
-	for name, value := range members {
+	for _, member := range object {
 		// A reader that does not tell cases apart would take openid for openId.
-		if fold(name) != fold("openId") {
+		if strictjson.Fold(member.Name) != strictjson.Fold("openId") {
 			continue
 		}
-		if openID, ok := jsonString(value); !ok || openID != want.openID {
+		if openID, ok := strictjson.String(member.Value); !ok || openID != want.openID {
 			return false
 		}
 	}
-	watermark, err := strictObject(members["watermark"])
+	watermark, err := strictjson.ParseStrict(object.Get("watermark"))
 	if err != nil {
 		return false
 	}
-	appID, ok := jsonString(watermark["appid"])
+	appID, ok := strictjson.String(watermark.Get("appid"))
 	if !ok || appID != want.appID {
 		return false
 	}
-	timestamp, err := strconv.ParseInt(string(watermark["timestamp"]), 10, 64)
+	timestamp, err := strconv.ParseInt(string(watermark.Get("timestamp")), 10, 64)
 	return err == nil && timestamp >= 0 && want.isInTime(timestamp)
 }
 

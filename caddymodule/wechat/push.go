@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/strictjson"
 )
 
 // MaxPushAge is how far the timestamp of a push may be from now.
@@ -113,7 +115,7 @@ func (v *PushVerifier) Open(query url.Values, body []byte, now time.Time) (Push,
 			return Push{}, PushSignature
 		}
 		if !isXML {
-			if _, err := strictObject(body); err != nil {
+			if _, err := strictjson.ParseStrict(body); err != nil {
 				return Push{}, PushMalformed
 			}
 		}
@@ -187,17 +189,16 @@ func encryptedMember(body []byte, isXML bool) (string, error) {
 	if isXML {
 		return encryptedElement(body)
 	}
-	members, err := strictObject(body)
+	object, err := strictjson.ParseStrict(body)
 	if err != nil {
 		return "", PushMalformed
 	}
-	raw, present := members["Encrypt"]
-	if !present {
-		return "", PushPlain
-	}
-	encrypted, ok := jsonString(raw)
-	if !ok {
+	encrypted, found, err := object.Text("Encrypt")
+	switch {
+	case err != nil:
 		return "", PushMalformed
+	case !found:
+		return "", PushPlain
 	}
 	return encrypted, nil
 }

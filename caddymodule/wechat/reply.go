@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/strictjson"
 )
 
 const (
@@ -35,44 +37,44 @@ func (Code2Session) Format(f fmt.State, _ rune) {
 }
 
 // parseReply reads WeChat's reply of status 200. It returns a session only
-// from a clean reply: see strictObject and the checks on each field. Members that are
+// from a clean reply: see strictjson.ParseStrict and the checks on each field. Members that are
 // not named here are ignored, as WeChat may add some.
 func parseReply(body []byte) (Code2Session, *Error) {
 	var none Code2Session
-	members, err := strictObject(body)
+	reply, err := strictjson.ParseStrict(body)
 	if err != nil {
 		return none, badReply("the reply is not a plain JSON object")
 	}
-	for name := range members {
+	for _, member := range reply {
 		// Some readers would take OpenID for openid. So it is no clean reply.
-		if folded := fold(name); folded != name && isReplyMember(folded) {
+		if folded := strictjson.Fold(member.Name); folded != member.Name && isReplyMember(folded) {
 			return none, badReply("a member's name is in the wrong case")
 		}
 	}
-	errcode, ok := parseErrcode(members["errcode"])
+	errcode, ok := parseErrcode(reply.Get("errcode"))
 	if !ok {
 		return none, badReply("errcode is not an integer")
 	}
 	if errcode != errcodeOK {
 		// Also if there is an openid: WeChat says that something is wrong.
 		e := errcodeError(errcode)
-		if errmsg, ok := jsonString(members["errmsg"]); ok {
+		if errmsg, ok := strictjson.String(reply.Get("errmsg")); ok {
 			e.Errmsg, e.RID = splitErrmsg(errmsg)
 		}
 		return none, e
 	}
-	openID, ok := jsonString(members["openid"])
+	openID, ok := strictjson.String(reply.Get("openid"))
 	if !ok || !isID(openID) {
 		return none, badReply("openid is missing or malformed")
 	}
-	sessionKey, ok := jsonString(members["session_key"])
+	sessionKey, ok := strictjson.String(reply.Get("session_key"))
 	if !ok || !isSessionKey(sessionKey) {
 		return none, badReply("session_key is missing or malformed")
 	}
 	unionID := ""
-	if raw, present := members["unionid"]; present {
+	if raw := reply.Get("unionid"); raw != nil {
 		// Null or empty is no unionid.
-		unionID, ok = jsonString(raw)
+		unionID, ok = strictjson.String(raw)
 		switch {
 		case isNull(raw) || ok && unionID == "":
 			unionID = ""
@@ -103,21 +105,11 @@ func parseErrcode(raw json.RawMessage) (errcode int64, ok bool) {
 		return errcodeOK, true
 	}
 	text := string(raw)
-	if s, isString := jsonString(raw); isString {
+	if s, isString := strictjson.String(raw); isString {
 		text = s
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	return n, err == nil
-}
-
-// jsonString decodes a member that strictObject returned, if it is a string.
-func jsonString(raw json.RawMessage) (string, bool) {
-	if len(raw) == 0 || raw[0] != '"' {
-		return "", false
-	}
-	var s string
-	err := json.Unmarshal(raw, &s)
-	return s, err == nil
 }
 
 func isNull(raw json.RawMessage) bool {
