@@ -7,6 +7,8 @@
 package wxgate
 
 import (
-	// Registers the app, the handler, the stores, the admin routes and the command.
+	// The app, the handler, the stores and the admin routes.
 	_ "github.com/wxgate/wxgate/caddymodule"
+	// The commands `caddy wxgate …`.
+	_ "github.com/wxgate/wxgate/caddymodule/command"
 )

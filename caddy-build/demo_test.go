@@ -111,7 +111,7 @@ func TestDemoPage(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, resp.Status)
 	require.Equal(t, "text/html; charset=utf-8", resp.Header.Get("Content-Type"))
-	require.Equal(t, readFile(t, "caddymodule/demo.html"), resp.Body)
+	require.Equal(t, readFile(t, "caddymodule/command/demo.html"), resp.Body)
 	require.NotRegexp(t, `(src|href)=|https?://|@import|url\(`, resp.Body, "it must need nothing from elsewhere")
 	// Each request of its script is answered as the script expects.
 	for _, path := range []string{"/sandbox/code", "/login", "/logout", "/orders"} {

@@ -102,13 +102,13 @@ func TestSessionsLiveOnThroughMigrations(t *testing.T) {
 		want string
 	}{
 		"a password on the command line": {[]string{"--from", "redis://:" + redisPassword + "@" + redis.Addr, "--to", "badger:" + first}, 2, "WXGATE_FROM_PASSWORD"},
-		"from nothing":                   {[]string{"--from", "badger:" + filepath.Join(g.Dir, "nothing"), "--to", url}, 1, "no store in"},
+		"from nothing":                   {[]string{"--from", "badger:" + filepath.Join(g.Dir, "nothing"), "--to", url}, 1, "there is no store: badger "},
 		"into itself":                    {[]string{"--from", "badger:" + first, "--to", "badger:" + first + "/"}, 2, "the same store"},
 		"into itself, Redis":             {[]string{"--from", url, "--to", url}, 2, "the same store"},
 		"into a backup":                  {[]string{"--from", "badger:" + first, "--to", "file:" + backup}, 2, "--to names no store"},
 		"of another kind":                {[]string{"--from", "mysql://x", "--to", url}, 2, "--from names no store"},
 		"a Redis that is down":           {[]string{"--from", "redis://127.0.0.1:1", "--to", "badger:" + first}, 1, "connection refused"},
-		"no password file":               {[]string{"--from", url, "--from-password-file", "nothing", "--to", "badger:" + first}, 2, "no file"},
+		"no password file":               {[]string{"--from", url, "--from-password-file", "nothing", "--to", "badger:" + first}, 2, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := migrate("", tc.args...).require(t, tc.code)

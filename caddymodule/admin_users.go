@@ -2,33 +2,11 @@ package caddymodule
 
 import (
 	"net/http"
-	"regexp"
-	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 )
-
-// userView is a user as the admin API shows it.
-type userView struct {
-	AppID    string        `json:"appid"`
-	OpenID   string        `json:"openid"`
-	UnionID  string        `json:"unionid,omitempty"`
-	LogName  string        `json:"log_name"` // what stands for the openid in logs
-	Sessions []sessionView `json:"sessions"`
-}
-
-// sessionView is a live session as the admin API shows it.
-type sessionView struct {
-	ID       string    `json:"id"`
-	Created  time.Time `json:"created"`
-	LastSeen time.Time `json:"last_seen"` // up to a tenth of idle_timeout ago
-	Expires  time.Time `json:"expires"`   // if it is not used again
-}
-
-// revokedView is how many sessions a request revoked.
-type revokedView struct {
-	Revoked int `json:"revoked"`
-}
 
 // namedUser reads whom the path names. A mini program that is no longer declared
 // may still have sessions to revoke, so only the form is judged.
@@ -51,9 +29,9 @@ func serveUser(g gateway, w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	view := userView{AppID: user.AppID, OpenID: user.OpenID, UnionID: user.UnionID, LogName: logName, Sessions: []sessionView{}}
+	view := adminapi.User{AppID: user.AppID, OpenID: user.OpenID, UnionID: user.UnionID, LogName: logName, Sessions: []adminapi.Session{}}
 	for _, s := range user.Sessions {
-		view.Sessions = append(view.Sessions, sessionView(s))
+		view.Sessions = append(view.Sessions, adminapi.Session(s))
 	}
 	return writeJSON(w, http.StatusOK, view)
 }
@@ -70,11 +48,8 @@ func revokeUser(g gateway, w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	g.metrics.revoked(reasonAdmin, len(revoked))
-	return writeJSON(w, http.StatusOK, revokedView{len(revoked)})
+	return writeJSON(w, http.StatusOK, adminapi.Revoked{Revoked: len(revoked)})
 }
-
-// sessionIDPattern is what the id of a session looks like.
-var sessionIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
 // revokeSession revokes one session of a user.
 func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
@@ -84,7 +59,7 @@ func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
 	}
 	id := r.PathValue("session")
 	err = g.sessions.RevokeSession(r.Context(), appID, openID, id)
-	if !sessionIDPattern.MatchString(id) {
+	if !adminapi.IsSessionID(id) {
 		id = "" // perhaps a token, which is in no log
 	}
 	g.recordAction(r, "revocation", err, zap.String("appid", appID), zap.String("user", g.hashOpenID(appID, openID)), zap.String("session", id))
@@ -92,5 +67,5 @@ func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	g.metrics.revoked(reasonAdmin, 1)
-	return writeJSON(w, http.StatusOK, revokedView{1})
+	return writeJSON(w, http.StatusOK, adminapi.Revoked{Revoked: 1})
 }

@@ -10,7 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/dustin/go-humanize"
-	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 )
 
 const (
@@ -59,27 +60,26 @@ func loopbackHost(host string) bool {
 const askTime = 5 * time.Second
 
 // checkGateway asks the gateway that runs, if one does, how it is.
-func (d *doctor) checkGateway(ctx context.Context, cmd *cobra.Command) {
-	address, _ := cmd.Flags().GetString("address")
+func (d *doctor) checkGateway(ctx context.Context, address string) {
 	if address == "" {
 		if d.conf.Admin != nil && d.conf.Admin.Disabled {
 			return
 		}
 		address = d.adminListen()
 	}
-	client, err := dialAdmin(address)
+	client, err := adminapi.New(address)
 	if err != nil {
 		return // checkAdmin has said so
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	var stats statsView
-	if err = client.get(ctx, http.MethodGet, "/wxgate/stats", &stats); err == nil {
+	var stats adminapi.Stats
+	if err = client.Call(ctx, http.MethodGet, "/wxgate/stats", &stats); err == nil {
 		d.running = &stats
 		// The gateway has its figures also when its store does not answer.
-		err = client.get(ctx, http.MethodGet, "/wxgate/ready", new(struct{}))
+		err = client.Call(ctx, http.MethodGet, "/wxgate/ready", new(struct{}))
 	}
-	var answer adminError
+	var answer adminapi.Error
 	switch {
 	case err == nil:
 		sessions := ""
@@ -87,10 +87,10 @@ func (d *doctor) checkGateway(ctx context.Context, cmd *cobra.Command) {
 			sessions = fmt.Sprintf(", about %s live sessions", humanize.Comma(*stats.Sessions))
 		}
 		d.ok(subjectGateway, "runs, and its store answers%s", sessions)
-	case errors.As(err, &answer) && answer.status == http.StatusServiceUnavailable:
-		d.fault(subjectGateway, "runs, but cannot work: "+answer.message, "see its log; what follows may say why")
+	case errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable:
+		d.fault(subjectGateway, "runs, but cannot work: "+answer.Message, "see its log; what follows may say why")
 	case errors.As(err, &answer):
-		d.warn(subjectGateway, fmt.Sprintf("what answers at %s is not this gateway: %s", address, answer.message), "give the --address of the gateway's admin endpoint, or stop the other program")
+		d.warn(subjectGateway, fmt.Sprintf("what answers at %s is not this gateway: %s", address, answer.Message), "give the --address of the gateway's admin endpoint, or stop the other program")
 	default:
 		d.ok(subjectGateway, "none answers at %s; examined without it", address)
 	}

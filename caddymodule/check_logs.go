@@ -18,7 +18,7 @@ const subjectLogs = "logs"
 // they came in, and redacts only those that it knows. Requests that end in an
 // error of Caddy's, such as 502, are logged even where there is no access log.
 func (d *doctor) checkLogs() {
-	shown := make(map[finding]bool)
+	shown := make(map[Finding]bool)
 	for _, s := range d.sites() {
 		for _, header := range tokenHeaders(s.handler) {
 			for _, f := range d.showing(s.server.Logs, header) {
@@ -46,8 +46,8 @@ func tokenHeaders(h *Handler) []string {
 
 // showing returns a finding for each log that shows a header of the requests of
 // a server.
-func (d *doctor) showing(server *caddyhttp.ServerLogConfig, header string) []finding {
-	var found []finding
+func (d *doctor) showing(server *caddyhttp.ServerLogConfig, header string) []Finding {
+	var found []Finding
 	logs := d.logs()
 	for _, name := range slices.Sorted(maps.Keys(logs)) {
 		if hides(logs[name].EncoderRaw, header) {
@@ -56,9 +56,9 @@ func (d *doctor) showing(server *caddyhttp.ServerLogConfig, header string) []fin
 		fix := "give the log this format:\nformat filter {\n\trequest>headers>" + header + " delete\n\twrap json\n}"
 		switch {
 		case server != nil && accepts(logs[name], loggerNames("http.log.access", server)):
-			found = append(found, finding{statusFault, subjectLogs, "the access log " + name + " shows the header " + header + ", and whoever has it is the user", fix})
+			found = append(found, Finding{StatusFault, subjectLogs, "the access log " + name + " shows the header " + header + ", and whoever has it is the user", fix})
 		case accepts(logs[name], loggerNames("http.log.error", server)):
-			found = append(found, finding{statusWarning, subjectLogs, "the log " + name + " shows the header " + header + " of requests that end in an error of Caddy's, and whoever has it is the user", fix})
+			found = append(found, Finding{StatusWarning, subjectLogs, "the log " + name + " shows the header " + header + " of requests that end in an error of Caddy's, and whoever has it is the user", fix})
 		}
 	}
 	return found

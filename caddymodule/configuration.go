@@ -6,12 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
 // configuration is what the commands look at of a Caddy configuration that they
@@ -23,44 +19,10 @@ type configuration struct {
 		WXGate json.RawMessage `json:"wxgate"`
 		HTTP   json.RawMessage `json:"http"`
 	} `json:"apps"`
-
-	raw []byte
-}
-
-// errNoConfiguration says that there is no configuration file to look at.
-var errNoConfiguration = errors.New("there is no configuration file")
-
-// loadConfiguration reads a configuration file: JSON if its name ends so, and
-// else what the adapter reads, by default a Caddyfile. Without a name it is the
-// Caddyfile here. It says less on the terminal than Caddy's own LoadConfig.
-func loadConfiguration(file, adapter string) (*configuration, error) {
-	if file == "" {
-		if _, err := os.Stat("Caddyfile"); errors.Is(err, fs.ErrNotExist) {
-			return nil, errNoConfiguration
-		}
-		file = "Caddyfile"
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("reading configuration: %w", err)
-	}
-	if adapter == "" && filepath.Ext(file) != ".json" {
-		adapter = "caddyfile"
-	}
-	if adapter != "" {
-		from := caddyconfig.GetAdapter(adapter)
-		if from == nil {
-			return nil, usageError{fmt.Errorf("--adapter: there is no config adapter %q", adapter)}
-		}
-		if text, _, err = from.Adapt(text, map[string]any{"filename": file}); err != nil {
-			return nil, fmt.Errorf("adapting %s: %w", file, err)
-		}
-	}
-	return parseConfiguration(text)
 }
 
 func parseConfiguration(text []byte) (*configuration, error) {
-	c := &configuration{raw: text}
+	c := new(configuration)
 	if err := json.Unmarshal(text, c); err != nil {
 		return nil, fmt.Errorf("parsing configuration: %w", err)
 	}
@@ -80,6 +42,20 @@ func (c *configuration) app() (*App, error) {
 	}
 	a.setDefaults()
 	return a, nil
+}
+
+// ConfiguredStore provisions the store module of a configuration that is not
+// going to run. release gives back what that took.
+func ConfiguredStore(config []byte) (module StoreModule, release func(), err error) {
+	conf, err := parseConfiguration(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := conf.app()
+	if err != nil {
+		return nil, nil, err
+	}
+	return provisionStore(a)
 }
 
 // provisionStore loads and provisions the store module of an App that is not

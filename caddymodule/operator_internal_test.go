@@ -9,6 +9,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 )
 
 // FuzzUserPath proves that every openid that the gateway takes from WeChat names
@@ -39,39 +41,12 @@ func FuzzUserPath(f *testing.F) {
 			}
 		}
 		arrived = ""
-		u, err := url.Parse("http://admin" + userPath(appID, openID))
+		u, err := url.Parse("http://admin" + adminapi.UserPath(appID, openID))
 		require.NoError(t, err)
 		// As it goes over the wire.
 		mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, u.RequestURI(), nil))
 		require.Equal(t, openID, arrived)
 	})
-}
-
-func TestEnvLine(t *testing.T) {
-	for line, want := range map[string]struct {
-		name, value string
-		ok          bool
-	}{
-		"":                     {"", "", true},
-		"  # a comment = this": {"", "", true},
-		"; so is this":         {"", "", true},
-		"A=b":                  {"A", "b", true},
-		" A = b ":              {"A", "b", true},
-		"export A=b":           {"A", "b", true},
-		`A="b c"`:              {"A", "b c", true},
-		"A='b'":                {"A", "b", true},
-		`A="b`:                 {"A", `"b`, true},
-		"A=":                   {"A", "", true},
-		"A=b=c==":              {"A", "b=c==", true},
-		"A b=c":                {"", "", false},
-		"=b":                   {"", "", false},
-		"A":                    {"", "", false},
-	} {
-		name, value, ok := envLine(line)
-		require.Equal(t, want.name, name, line)
-		require.Equal(t, want.value, value, line)
-		require.Equal(t, want.ok, ok, line)
-	}
 }
 
 func TestWhichLogTakesRequests(t *testing.T) {
@@ -111,14 +86,4 @@ func TestWhichFormatHidesAHeader(t *testing.T) {
 	} {
 		require.Equal(t, want, hides(json.RawMessage(encoder), "3rd_session"), encoder)
 	}
-}
-
-func TestProgressLine(t *testing.T) {
-	p := &progress{what: "restoring", total: 2 << 20, unit: bytesForPeople}
-	p.done = 1 << 20
-	require.Equal(t, "restoring [###############...............]  50% of 2.0 MiB", p.line())
-	p.total, p.what = 0, "backing up"
-	require.Equal(t, "backing up 1.0 MiB", p.line())
-	p.set(1) // not on a terminal: nothing is drawn
-	p.end()
 }

@@ -68,7 +68,8 @@ type RedisStore struct {
 	password  string
 }
 
-const defaultKeyPrefix = "wxgate:"
+// DefaultKeyPrefix is what every key of a Redis begins with by default.
+const DefaultKeyPrefix = "wxgate:"
 
 // CaddyModule returns the Caddy module information.
 func (*RedisStore) CaddyModule() caddy.ModuleInfo {
@@ -82,7 +83,7 @@ func (*RedisStore) CaddyModule() caddy.ModuleInfo {
 func (s *RedisStore) Provision(ctx caddy.Context) error {
 	s.logger = ctx.Slogger()
 	if s.KeyPrefix == "" {
-		s.KeyPrefix = defaultKeyPrefix
+		s.KeyPrefix = DefaultKeyPrefix
 	}
 	if s.DialTimeout == 0 {
 		s.DialTimeout = caddy.Duration(time.Second)

@@ -1,4 +1,6 @@
-package caddymodule
+// Package command is `caddy wxgate …`: what an operator does with a gateway from
+// a shell, and the demo.
+package command
 
 import (
 	"context"
@@ -13,6 +15,8 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 )
 
 // What the commands tell scripts with their exit code; part of the help text.
@@ -117,19 +121,21 @@ func fail(cmd *cobra.Command, err error) error {
 var errToldAlready = errors.New("there are faults")
 
 func exitCode(err error) int {
-	var answer adminError
+	var answer adminapi.Error
 	switch {
 	case errors.As(err, new(usageError)):
 		return exitUsage
-	case errors.Is(err, errNoAnswer):
+	case errors.Is(err, adminapi.ErrNoAnswer):
 		return exitUnavailable
 	case !errors.As(err, &answer):
 		return exitFailed
 	}
-	switch answer.status {
+	switch answer.Status {
+	case http.StatusBadRequest:
+		return exitUsage
 	case http.StatusNotFound:
 		return exitNotFound
-	case http.StatusServiceUnavailable, noGateway:
+	case http.StatusServiceUnavailable, adminapi.NoGateway:
 		return exitUnavailable
 	default:
 		return exitFailed

@@ -1,10 +1,9 @@
-package caddymodule
+package command
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/wxgate/wxgate/caddymodule"
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
 )
@@ -53,7 +53,7 @@ interrupted may be run again.
 		cmd.Flags().String(side, "", "The store to copy "+side)
 		cmd.Flags().String(side+"-username", "", "The ACL user of a Redis to copy "+side)
 		cmd.Flags().String(side+"-password-file", "", "A file with the password of a Redis to copy "+side)
-		cmd.Flags().String(side+"-key-prefix", defaultKeyPrefix, "The key_prefix of a Redis to copy "+side)
+		cmd.Flags().String(side+"-key-prefix", caddymodule.DefaultKeyPrefix, "The key_prefix of a Redis to copy "+side)
 	}
 	return cmd
 }
@@ -84,9 +84,7 @@ func runMigrate(cmd *cobra.Command, _ []string) error {
 	}
 	defer target.Close()
 
-	bar := newProgress(cmd, "copied", 0, recordsForPeople)
-	n, err := session.Migrate(ctx, source, target, bar.set)
-	bar.end()
+	n, err := session.Migrate(ctx, source, target, nil)
 	// Only a store that was closed without an error has everything.
 	err = errors.Join(err, target.Close())
 	if errors.Is(err, session.ErrForeign) {
@@ -111,7 +109,7 @@ func recordsForPeople(n int64) string {
 
 // An end is one end of a migration: a store module, provisioned.
 type end struct {
-	module  StoreModule
+	module  caddymodule.StoreModule
 	side    string // from or to
 	release func() // gives back what finding it took, after its store was closed
 }
@@ -127,7 +125,7 @@ func findEnd(ctx context.Context, cmd *cobra.Command, side string) (end, error) 
 	case kind == "badger" && rest != "":
 		return findBadger(ctx, rest, side)
 	case kind == "file" && rest != "" && side == "from":
-		return unpackBackup(ctx, cmd, rest)
+		return unpackBackup(ctx, rest)
 	case kind == "config" && rest != "":
 		return findConfigured(rest, side)
 	case kind == "redis" || kind == "rediss":
@@ -139,8 +137,8 @@ func findEnd(ctx context.Context, cmd *cobra.Command, side string) (end, error) 
 
 // open opens the store of an end.
 func (e end) open(ctx context.Context) (session.Store, error) {
-	if badger, ok := e.module.(*BadgerStore); ok && e.side == "from" && !badger.StoreExists() {
-		return nil, fmt.Errorf("opening the store to copy from: there is no store in %s", badger.Dir)
+	if existing, ok := e.module.(caddymodule.Existing); ok && e.side == "from" && !existing.StoreExists() {
+		return nil, fmt.Errorf("opening the store to copy from: there is no store: %s", e.module.StoreName())
 	}
 	store, err := e.module.Open(ctx)
 	if errors.Is(err, badgerstore.ErrInUse) {
@@ -154,7 +152,7 @@ func (e end) open(ctx context.Context) (session.Store, error) {
 
 func findBadger(ctx context.Context, dir, side string) (end, error) {
 	cctx, cancel := caddy.NewContext(caddy.Context{Context: ctx})
-	badger := &BadgerStore{Dir: dir}
+	badger := &caddymodule.BadgerStore{Dir: dir}
 	if err := badger.Provision(cctx); err != nil {
 		cancel()
 		return end{}, err
@@ -163,13 +161,13 @@ func findBadger(ctx context.Context, dir, side string) (end, error) {
 }
 
 // unpackBackup makes a store of a backup, for as long as the migration takes.
-func unpackBackup(ctx context.Context, cmd *cobra.Command, file string) (end, error) {
+func unpackBackup(ctx context.Context, file string) (end, error) {
 	dir, err := os.MkdirTemp("", "wxgate-migrate-")
 	if err != nil {
 		return end{}, fmt.Errorf("making a directory for the backup: %w", err)
 	}
 	remove := func() { _ = os.RemoveAll(dir) }
-	if _, err := restoreFile(ctx, cmd, file, dir); err != nil {
+	if _, err := restoreFile(ctx, file, dir); err != nil {
 		remove()
 		return end{}, err
 	}
@@ -188,15 +186,11 @@ func unpackBackup(ctx context.Context, cmd *cobra.Command, file string) (end, er
 
 // findConfigured finds the store that a configuration names.
 func findConfigured(file, side string) (end, error) {
-	conf, err := loadConfiguration(file, "")
+	config, err := loadConfiguration(file, "")
 	if err != nil {
 		return end{}, err
 	}
-	a, err := conf.app()
-	if err != nil {
-		return end{}, err
-	}
-	module, release, err := provisionStore(a)
+	module, release, err := caddymodule.ConfiguredStore(config)
 	if err != nil {
 		return end{}, err
 	}
@@ -212,41 +206,37 @@ func findRedis(ctx context.Context, cmd *cobra.Command, address, side string) (e
 			return end{}, usageError{fmt.Errorf("--%s: a password on the command line is visible to everyone on this machine: give it as WXGATE_%s_PASSWORD or with --%s-password-file", side, strings.ToUpper(side), side)}
 		}
 	}
-	password, err := endPassword(cmd, side)
-	if err != nil {
-		return end{}, err
+	file, _ := cmd.Flags().GetString(side + "-password-file")
+	if _, err := os.Stat(file); file != "" && err != nil {
+		return end{}, usageError{fmt.Errorf("--%s-password-file: %w", side, err)}
 	}
 	off := false
-	redis := &RedisStore{
+	redis := &caddymodule.RedisStore{
 		Addresses:   []string{address},
+		Password:    endPassword(side, file),
 		DialTimeout: caddy.Duration(migrateTimeout),
 		Timeout:     caddy.Duration(migrateTimeout),
 		ClientCache: &off,
 	}
+	redis.Username, _ = cmd.Flags().GetString(side + "-username")
 	redis.KeyPrefix, _ = cmd.Flags().GetString(side + "-key-prefix")
 	cctx, cancel := caddy.NewContext(caddy.Context{Context: ctx})
 	if err := redis.Provision(cctx); err != nil {
 		cancel()
-		return end{}, fmt.Errorf("--%s: %w", side, err)
+		return end{}, usageError{fmt.Errorf("--%s: %w", side, err)}
 	}
-	// They are not placeholders, so they do not go through Provision.
-	redis.username, _ = cmd.Flags().GetString(side + "-username")
-	redis.password = password
 	return end{redis, side, cancel}, nil
 }
 
-// endPassword reads the password of a Redis from a file or the environment.
-func endPassword(cmd *cobra.Command, side string) (string, error) {
-	file, _ := cmd.Flags().GetString(side + "-password-file")
-	if file == "" {
-		return os.Getenv("WXGATE_" + strings.ToUpper(side) + "_PASSWORD"), nil
+// endPassword returns the placeholder of a Redis's password.
+func endPassword(side, file string) string {
+	variable := "WXGATE_" + strings.ToUpper(side) + "_PASSWORD"
+	switch {
+	case file != "":
+		return "{file." + file + "}"
+	case os.Getenv(variable) != "":
+		return "{env." + variable + "}"
+	default:
+		return ""
 	}
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", usageError{fmt.Errorf("--%s-password-file: there is no file %s", side, file)}
-	}
-	if err != nil {
-		return "", fmt.Errorf("reading the password file: %w", err)
-	}
-	return strings.TrimSpace(string(text)), nil
 }

@@ -1,4 +1,4 @@
-package caddymodule
+package command
 
 import (
 	"cmp"
@@ -13,6 +13,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 )
 
 func statsCommand() *cobra.Command {
@@ -31,12 +33,12 @@ sessions (an estimate), and logins by result since the process began.`,
 }
 
 func runStats(cmd *cobra.Command, _ []string) error {
-	client, err := newAdminClient(cmd)
+	client, err := newClient(cmd)
 	if err != nil {
 		return err
 	}
-	var stats statsView
-	if err := client.get(cmd.Context(), http.MethodGet, "/wxgate/stats", &stats); err != nil {
+	var stats adminapi.Stats
+	if err := client.Call(cmd.Context(), http.MethodGet, "/wxgate/stats", &stats); err != nil {
 		return err
 	}
 	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
@@ -45,7 +47,7 @@ func runStats(cmd *cobra.Command, _ []string) error {
 	return printStats(cmd.OutOrStdout(), stats)
 }
 
-func printStats(out io.Writer, stats statsView) error {
+func printStats(out io.Writer, stats adminapi.Stats) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "store\t%s\n", stats.Store.Name)
 	if stats.Store.Free != nil {
@@ -111,8 +113,8 @@ func runUser(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	var user userView
-	if err := client.get(cmd.Context(), http.MethodGet, path, &user); err != nil {
+	var user adminapi.User
+	if err := client.Call(cmd.Context(), http.MethodGet, path, &user); err != nil {
 		return err
 	}
 	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
@@ -122,23 +124,23 @@ func runUser(cmd *cobra.Command, args []string) error {
 }
 
 // findUser returns the route of the user whom the command names.
-func findUser(cmd *cobra.Command, openID string) (*adminClient, string, error) {
+func findUser(cmd *cobra.Command, openID string) (*adminapi.Client, string, error) {
 	if openID == "" {
 		return nil, "", usageError{errors.New("the openid is empty")}
 	}
-	client, err := newAdminClient(cmd)
+	client, err := newClient(cmd)
 	if err != nil {
 		return nil, "", err
 	}
 	flag, _ := cmd.Flags().GetString("appid")
-	appID, err := client.appID(cmd.Context(), flag)
+	appID, err := findAppID(cmd.Context(), client, flag)
 	if err != nil {
 		return nil, "", err
 	}
-	return client, userPath(appID, openID), nil
+	return client, adminapi.UserPath(appID, openID), nil
 }
 
-func printUser(out io.Writer, user userView) error {
+func printUser(out io.Writer, user adminapi.User) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "openid\t%s\nappid\t%s\n", user.OpenID, user.AppID)
 	if user.UnionID != "" {
@@ -184,13 +186,13 @@ func runRevoke(cmd *cobra.Command, args []string) error {
 	}
 	if cmd.Flags().Changed("session") {
 		id, _ := cmd.Flags().GetString("session")
-		if !sessionIDPattern.MatchString(id) {
+		if !adminapi.IsSessionID(id) {
 			return usageError{fmt.Errorf("--session: %q is not the id of a session: 16 hex digits", id)}
 		}
 		path += "/sessions/" + url.PathEscape(id)
 	}
-	var revoked revokedView
-	if err := client.get(cmd.Context(), http.MethodDelete, path, &revoked); err != nil {
+	var revoked adminapi.Revoked
+	if err := client.Call(cmd.Context(), http.MethodDelete, path, &revoked); err != nil {
 		return err
 	}
 	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {

@@ -1,4 +1,4 @@
-package caddymodule
+package command
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
 )
 
@@ -43,7 +44,7 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 	if output == "" {
 		return usageError{errors.New("say where to write the backup: -o <file>")}
 	}
-	client, err := newAdminClient(cmd)
+	client, err := newClient(cmd)
 	if err != nil {
 		return err
 	}
@@ -51,7 +52,7 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 		if f, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return usageError{errors.New("a backup is no text for a terminal: send stdout elsewhere")}
 		}
-		_, err := client.backup(cmd, cmd.OutOrStdout())
+		_, err := receiveBackup(cmd.Context(), client, cmd.OutOrStdout())
 		return err
 	}
 	info, err := os.Stat(output)
@@ -63,7 +64,7 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 	}
 	var size int64
 	err = writeWhole(output, func(f *os.File) (err error) {
-		size, err = client.backup(cmd, f)
+		size, err = receiveBackup(cmd.Context(), client, f)
 		return err
 	})
 	if err != nil {
@@ -75,24 +76,22 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 
 // backupInto writes a backup into what is no file, such as a pipe: a new file
 // must not take its place. It says nothing, for that may be /dev/stdout.
-func backupInto(cmd *cobra.Command, client *adminClient, output string) error {
+func backupInto(cmd *cobra.Command, client *adminapi.Client, output string) error {
 	f, err := os.OpenFile(output, os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("opening the output: %w", err)
 	}
-	_, err = client.backup(cmd, f)
+	_, err = receiveBackup(cmd.Context(), client, f)
 	return errors.Join(err, f.Close())
 }
 
-func (c *adminClient) backup(cmd *cobra.Command, w io.Writer) (size int64, err error) {
-	resp, err := c.do(cmd.Context(), http.MethodGet, "/wxgate/backup")
+func receiveBackup(ctx context.Context, client *adminapi.Client, w io.Writer) (size int64, err error) {
+	resp, err := client.Do(ctx, http.MethodGet, "/wxgate/backup")
 	if err != nil {
 		return 0, err
 	}
 	defer resp.Body.Close()
-	bar := newProgress(cmd, "backing up", 0, bytesForPeople)
-	defer bar.end()
-	size, err = io.Copy(w, bar.reader(resp.Body))
+	size, err = io.Copy(w, resp.Body)
 	switch {
 	case errors.As(err, new(*fs.PathError)): // of a file, which the network is not
 		return size, fmt.Errorf("writing the backup: %w", err)
@@ -101,8 +100,6 @@ func (c *adminClient) backup(cmd *cobra.Command, w io.Writer) (size int64, err e
 	}
 	return size, nil
 }
-
-func bytesForPeople(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
 
 // writeWhole makes a file that appears under its name only when write has
 // succeeded and the disk has it. Only its owner may read it. Behind a symbolic
@@ -155,7 +152,7 @@ func runRestore(cmd *cobra.Command, args []string) error {
 	if dir == "" {
 		return usageError{errors.New("say which directory to make: --dir <directory>")}
 	}
-	n, err := restoreFile(cmd.Context(), cmd, args[0], dir)
+	n, err := restoreFile(cmd.Context(), args[0], dir)
 	if err != nil {
 		return err
 	}
@@ -165,17 +162,11 @@ func runRestore(cmd *cobra.Command, args []string) error {
 
 // restoreFile makes the store directory dir of a backup, and returns how many
 // records it holds.
-func restoreFile(ctx context.Context, cmd *cobra.Command, file, dir string) (int64, error) {
+func restoreFile(ctx context.Context, file, dir string) (int64, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return 0, fmt.Errorf("opening the backup: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, fmt.Errorf("opening the backup: %w", err)
-	}
-	bar := newProgress(cmd, "restoring", info.Size(), bytesForPeople)
-	defer bar.end()
-	return badgerstore.Restore(ctx, bar.reader(f), dir)
+	return badgerstore.Restore(ctx, f, dir)
 }

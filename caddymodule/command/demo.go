@@ -1,14 +1,12 @@
-package caddymodule
+package command
 
 import (
 	"bytes"
 	"context"
 	_ "embed" // the demo's page
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log"
 	"net"
 	"net/http"
@@ -118,9 +116,9 @@ func demoDir(dir string) (string, error) {
 // startDemo runs the two ends on ports of their own, and Caddy between them
 // with a configuration like that of any site.
 func startDemo(listen netip.AddrPort, dir string) error {
-	keyFile := filepath.Join(dir, "encryption.key")
-	if _, err := readOrMakeKeyFile(keyFile, errors.Is(statErr(keyFile), fs.ErrNotExist)); err != nil {
-		return err
+	// Caddy's data directory, so the store and its key are where they always are.
+	if err := os.Setenv("XDG_DATA_HOME", dir); err != nil {
+		return fmt.Errorf("choosing the demo's directory: %w", err)
 	}
 	sandbox := fakewechat.New(fakewechat.Config{
 		MiniPrograms: map[string]string{demoAppID: demoSecret},
@@ -140,7 +138,7 @@ func startDemo(listen netip.AddrPort, dir string) error {
 	}
 	var caddyfile bytes.Buffer
 	if err := demoCaddyfile.Execute(&caddyfile, map[string]any{
-		"Host": listen.Addr(), "Port": listen.Port(), "Dir": dir, "KeyFile": keyFile,
+		"Host": listen.Addr(), "Port": listen.Port(),
 		"AppID": demoAppID, "Secret": demoSecret,
 		"WeChat": wechatAddr, "Pages": pagesAddr, "Echo": echoAddr,
 	}); err != nil {
@@ -151,11 +149,6 @@ func startDemo(listen netip.AddrPort, dir string) error {
 		return fmt.Errorf("adapting the demo's Caddyfile: %w", err)
 	}
 	return caddy.Load(config, true)
-}
-
-func statErr(path string) error {
-	_, err := os.Stat(path)
-	return err
 }
 
 var demoCaddyfile = template.Must(template.New("demo").Parse(`{
@@ -172,8 +165,6 @@ var demoCaddyfile = template.Must(template.New("demo").Parse(`{
 	wxgate {
 		miniprogram {{.AppID}} {{.Secret}}
 		wechat_api http://{{.WeChat}}
-		encryption_key {file.{{.KeyFile}}}
-		store badger "{{.Dir}}/sessions"
 	}
 }
 
@@ -218,7 +209,7 @@ func demoPages(sandbox *fakewechat.Server) http.Handler {
 		_, _ = w.Write(demoPage)
 	})
 	mux.HandleFunc("POST /sandbox/code", func(w http.ResponseWriter, r *http.Request) {
-		_ = writeJSON(w, http.StatusOK, map[string]string{"code": sandbox.IssueCode(demoAppID, demoUser(r))})
+		writeJSON(w, map[string]string{"code": sandbox.IssueCode(demoAppID, demoUser(r))})
 	})
 	mux.HandleFunc("POST /sandbox/opendata", func(w http.ResponseWriter, r *http.Request) {
 		data, err := sandbox.OpenData(demoAppID, demoUser(r), nil)
@@ -226,12 +217,17 @@ func demoPages(sandbox *fakewechat.Server) http.Handler {
 			http.Error(w, err.Error(), http.StatusConflict)
 			return
 		}
-		_ = writeJSON(w, http.StatusOK, data)
+		writeJSON(w, data)
 	})
 	mux.HandleFunc("GET /sandbox/stats", func(w http.ResponseWriter, _ *http.Request) {
-		_ = writeJSON(w, http.StatusOK, map[string]int{"calls": len(sandbox.Calls())})
+		writeJSON(w, map[string]int{"calls": len(sandbox.Calls())})
 	})
 	return mux
+}
+
+func writeJSON(w http.ResponseWriter, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(value)
 }
 
 // demoUser is whom the sandbox takes the visitor for.
@@ -250,9 +246,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	_ = enc.Encode(map[string]any{
+	_ = printJSON(w, map[string]any{
 		"method": r.Method, "path": r.URL.RequestURI(), "headers": r.Header, "body": string(body),
 	})
 }

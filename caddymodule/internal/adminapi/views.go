@@ -1,0 +1,73 @@
+// Package adminapi is the admin API under /wxgate/ as both of its ends see it:
+// what it answers, and a client for it.
+package adminapi
+
+import (
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Stats is the gateway at a glance. The counters begin with the process and go
+// on through reloads.
+type Stats struct {
+	Store        Store              `json:"store"`
+	Sessions     *int64             `json:"sessions,omitempty"` // estimated; absent if the store cannot count
+	Logins       map[string]int64   `json:"logins"`             // by result, all mini programs together
+	MiniPrograms []MiniProgramStats `json:"mini_programs"`
+	Requests     map[string]int64   `json:"requests"`    // by result
+	Revocations  map[string]int64   `json:"revocations"` // by reason
+}
+
+// Store is the session store of the gateway.
+type Store struct {
+	Kind    string  `json:"kind"`              // the name of its module
+	Name    string  `json:"name"`              // such as its directory
+	Options string  `json:"options,omitempty"` // that need a restart to change
+	Free    *uint64 `json:"free_bytes,omitempty"`
+
+	// Why there is no room for new logins; empty if there is.
+	Full string `json:"full,omitempty"`
+}
+
+// MiniProgramStats are the counters of one mini program.
+type MiniProgramStats struct {
+	AppID  string           `json:"appid"`
+	Logins map[string]int64 `json:"logins"` // by result
+}
+
+// User is a user of a mini program and his live sessions.
+type User struct {
+	AppID    string    `json:"appid"`
+	OpenID   string    `json:"openid"`
+	UnionID  string    `json:"unionid,omitempty"`
+	LogName  string    `json:"log_name"` // what stands for the openid in logs
+	Sessions []Session `json:"sessions"`
+}
+
+// Session is a live session.
+type Session struct {
+	ID       string    `json:"id"`
+	Created  time.Time `json:"created"`
+	LastSeen time.Time `json:"last_seen"` // up to a tenth of idle_timeout ago
+	Expires  time.Time `json:"expires"`   // if it is not used again
+}
+
+// Revoked is the number of sessions that a request revoked.
+type Revoked struct {
+	Revoked int `json:"revoked"`
+}
+
+// IsSessionID reports whether a text has the form of a session's id.
+var IsSessionID = regexp.MustCompile(`^[0-9a-f]{16}$`).MatchString
+
+// UserPath returns the path of the route of a user.
+func UserPath(appID, openID string) string {
+	escaped := url.PathEscape(openID)
+	// Dot segments mean something else, wherever they stand in a path.
+	if openID == "." || openID == ".." {
+		escaped = strings.ReplaceAll(openID, ".", "%2E")
+	}
+	return "/wxgate/users/" + url.PathEscape(appID) + "/" + escaped
+}
