@@ -99,6 +99,14 @@ type (
 		Observe(changed func(key string)) (maxAge time.Duration, cancel func())
 	}
 
+	// A MultiGetter reads several keys in one round trip. GetMany returns a
+	// value for each key, in order, nil for an absent one. It is as good as a
+	// Get of each key that starts when GetMany does; the values need not be
+	// of one moment.
+	MultiGetter interface {
+		GetMany(ctx context.Context, keys ...string) (values [][]byte, err error)
+	}
+
 	// A Pinger can say cheaply whether it would answer now.
 	Pinger interface {
 		Ping(ctx context.Context) error

@@ -160,6 +160,42 @@ func testObserveCoherent(t *testing.T, s session.Store) {
 	wg.Wait()
 }
 
+func testGetMany(t *testing.T, s session.Store) {
+	getter, ok := s.(session.MultiGetter)
+	if !ok {
+		return
+	}
+	put(t, s, "session:1", "one")
+	put(t, s, "user:2", "two")
+	put(t, s, "empty", "")
+	for _, c := range []struct{ keys, want []string }{
+		{nil, nil},
+		{[]string{"user:2"}, []string{"two"}},
+		{[]string{"session:1", never, "user:2", "empty", "session:1"}, []string{"one", never, "two", "", "one"}},
+		{[]string{never, never}, []string{never, never}},
+	} {
+		values, err := getter.GetMany(t.Context(), c.keys...)
+		require.NoError(t, err, "absent keys are no error")
+		require.Len(t, values, len(c.want))
+		for i, want := range c.want {
+			if want == never {
+				require.Nil(t, values[i])
+				continue
+			}
+			require.NotNil(t, values[i], "an empty value is not an absent one")
+			require.Equal(t, want, string(values[i]))
+		}
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := getter.GetMany(ctx, "session:1", "user:2")
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, s.Close())
+	_, err = getter.GetMany(t.Context(), "session:1", "user:2")
+	require.ErrorIs(t, err, session.ErrClosed)
+}
+
 func testPing(t *testing.T, s session.Store) {
 	if pinger, ok := s.(session.Pinger); ok {
 		require.NoError(t, pinger.Ping(t.Context()))

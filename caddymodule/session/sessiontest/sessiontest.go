@@ -57,6 +57,7 @@ func Run(t *testing.T, open OpenFunc) {
 		{"sync", testSync},
 		{"observe", testObserve},
 		{"observe is coherent", testObserveCoherent},
+		{"get many", testGetMany},
 		{"ping", testPing},
 		{"room", testRoom},
 		{"count", testCount},
