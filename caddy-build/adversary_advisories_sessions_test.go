@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -174,7 +173,7 @@ func replayMixedRecords(t *testing.T, _ *stage) {
 func redisEval(t *testing.T, addr, script, arg string) string {
 	t.Helper()
 	_, port, _ := strings.Cut(addr, ":")
-	out, err := exec.Command("redis-cli", "-p", port, "eval", script, "0", arg).Output()
+	out, err := gatewaytest.Command(t, "redis-cli", "-p", port, "eval", script, "0", arg).Output()
 	require.NoError(t, err)
 	return strings.TrimSpace(string(out))
 }

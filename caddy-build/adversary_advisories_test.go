@@ -27,6 +27,7 @@ func advisories() []advisory {
 }
 
 func TestAdvisories(t *testing.T) {
+	gatewaytest.Needs(t, "redis-server", "time")
 	s := &stage{t: t, running: make(map[string]*gatewaytest.Gateway)}
 	for _, a := range advisories() {
 		t.Run(a.id, func(t *testing.T) { a.replay(t, s) })

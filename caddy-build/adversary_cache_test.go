@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -214,8 +213,7 @@ http {
 	}
 }
 `, dir, addr, gateway), 0o600))
-	cmd := exec.Command("nginx", "-c", config, "-p", dir)
-	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin")
+	cmd := gatewaytest.Command(t, "nginx", "-c", config, "-p", dir)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()

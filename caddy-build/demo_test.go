@@ -62,6 +62,7 @@ var step = regexp.MustCompile(`(?m)^# (\d)\. (.*)\n(.*)$`)
 // then each line that it prints.
 func TestDemoAsPrinted(t *testing.T) {
 	require.Contains(t, readFile(t, "README.md"), "\ngo run ./caddy-build wxgate demo\n")
+	gatewaytest.Needs(t, "curl", "time") // it links the binary once more
 	cmd := exec.Command("go", "run", "./caddy-build", "wxgate", "demo", "--listen", gatewaytest.FreeAddr(t))
 	cmd.Dir = gatewaytest.Root()
 	d := startDemo(t, cmd)

@@ -41,7 +41,7 @@ func shellcheck(t *testing.T, script string) {
 	t.Helper()
 	// A block is a part of a session: variables come from elsewhere, and who
 	// types it sees when cd fails.
-	cmd := exec.Command("shellcheck", "--shell=sh", "--exclude=SC2154,SC2164,SC2034", "-")
+	cmd := gatewaytest.Command(t, "shellcheck", "--shell=sh", "--exclude=SC2154,SC2164,SC2034", "-")
 	cmd.Stdin = strings.NewReader(script)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
@@ -61,7 +61,7 @@ func checkCommand(t *testing.T, words []string) {
 		checkFlags(t, words[1:])
 	case "make":
 		for _, target := range words[1:] {
-			cmd := exec.Command("make", "--dry-run", "--directory", gatewaytest.Root(), target)
+			cmd := gatewaytest.Command(t, "make", "--dry-run", "--directory", gatewaytest.Root(), target)
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, string(out))
 		}

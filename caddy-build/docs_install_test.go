@@ -2,7 +2,6 @@ package main_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -29,17 +28,17 @@ func TestSystemdUnit(t *testing.T) {
 	text = strings.ReplaceAll(text, "/usr/local/bin/caddy", gatewaytest.Binary(t))
 	require.NoError(t, os.WriteFile(unit, []byte(text), 0o600))
 
-	out, err := exec.Command("systemd-analyze", "verify", "--man=no", unit).CombinedOutput()
+	out, err := gatewaytest.Command(t, "systemd-analyze", "verify", "--man=no", unit).CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.NotContains(t, string(out), unit, "it has something to say about the unit")
 
-	out, err = exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=20", unit).CombinedOutput()
+	out, err = gatewaytest.Command(t, "systemd-analyze", "security", "--offline=true", "--threshold=20", unit).CombinedOutput()
 	require.NoError(t, err, "the unit is less closed than 2.0 of 10: %s", out)
 }
 
 func TestShellScripts(t *testing.T) {
 	for _, script := range []string{".ci/run", ".ci/setup", ".ci/fuzz"} {
-		out, err := exec.Command("shellcheck", "--severity=warning", filepath.Join(gatewaytest.Root(), script)).CombinedOutput()
+		out, err := gatewaytest.Command(t, "shellcheck", "--severity=warning", filepath.Join(gatewaytest.Root(), script)).CombinedOutput()
 		require.NoError(t, err, string(out))
 	}
 }

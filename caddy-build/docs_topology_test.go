@@ -40,6 +40,7 @@ func listens(address string) bool {
 // container would, with the paths and the port of the test.
 func startComposeRedis(t *testing.T, secrets string) (address string) {
 	t.Helper()
+	gatewaytest.Needs(t, "redis-server")
 	command := readCompose(t).Services["redis"].Command
 	require.Equal(t, []string{"sh", "-c"}, command[:2])
 	address = gatewaytest.FreeAddr(t)
@@ -47,7 +48,7 @@ func startComposeRedis(t *testing.T, secrets string) (address string) {
 	script := strings.NewReplacer(
 		"$$", "$", "/run/secrets", secrets, "dir /data", "dir "+t.TempDir()+"\nbind 127.0.0.1\nport "+port,
 	).Replace(command[2])
-	background(t, exec.Command("sh", "-c", script))
+	background(t, gatewaytest.Command(t, "sh", "-c", script))
 	gatewaytest.Eventually(t, func() bool { return listens(address) }, "redis listens")
 	return address
 }
@@ -156,12 +157,7 @@ func startNginx(t *testing.T, g *gatewaytest.Gateway, config string) (address st
 	file := filepath.Join(dir, "nginx.conf")
 	require.NoError(t, os.WriteFile(file, []byte(whole), 0o600))
 
-	binary, err := exec.LookPath("nginx")
-	if err != nil {
-		// Debian keeps servers out of an ordinary user's path.
-		binary = "/usr/sbin/nginx"
-	}
-	background(t, exec.Command(binary, "-e", dir+"/error.log", "-c", file))
+	background(t, gatewaytest.Command(t, "nginx", "-e", dir+"/error.log", "-c", file))
 	gatewaytest.Eventually(t, func() bool { return listens(address) }, "nginx listens")
 	return address
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -160,12 +159,11 @@ func TestAcknowledgedSurvivesSIGKILL(t *testing.T) {
 var syncDone = regexp.MustCompile(`(msync|fsync|fdatasync)(\(| resumed>).*= 0$`)
 
 func TestTheSyncReturnsBeforeTheAnswerIsWritten(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	require.NoError(t, err, "apt-get install strace")
+	gatewaytest.Needs(t, "strace")
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	token := g.Login("warm-up").Token
 
-	trace := exec.Command(strace, "-f", "-s", "128", "-e", "trace=msync,fsync,fdatasync,read,write,writev", "-p", strconv.Itoa(g.Pid()))
+	trace := gatewaytest.Command(t, "strace", "-f", "-s", "128", "-e", "trace=msync,fsync,fdatasync,read,write,writev", "-p", strconv.Itoa(g.Pid()))
 	stderr, err := trace.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, trace.Start())
@@ -281,8 +279,9 @@ func mustRead(t *testing.T, path string) string {
 }
 
 func TestFullDisk(t *testing.T) {
+	gatewaytest.Needs(t, "root")
 	disk := t.TempDir()
-	require.NoError(t, syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=320m"), "this test mounts a tmpfs: run it as root")
+	require.NoError(t, syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=320m"))
 	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
 	g := gatewaytest.Start(t, gatewaytest.Config{App: "login_rate off\nstore badger " + disk + "/sessions {\nmin_free 128MiB\n}"})
 	alice, bob := g.Login("alice").Token, g.Login("bob").Token

@@ -14,6 +14,7 @@ import (
 )
 
 func TestLoginGivesTokenAndUpstreamSeesOneOpenID(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 
 	resp := g.Post("/login", `{"code":"`+g.WeChat.IssueCode(gatewaytest.AppID, "alice")+`"}`)
@@ -34,6 +35,7 @@ func TestLoginGivesTokenAndUpstreamSeesOneOpenID(t *testing.T) {
 }
 
 func TestEveryTokenSourceAndField(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: `
 		token_from X-Session bearer
 		inject openid X-OpenID
@@ -64,6 +66,7 @@ func TestEveryTokenSourceAndField(t *testing.T) {
 }
 
 func TestWithoutSessionNothingGoesOn(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	for name, tc := range map[string]struct {
 		lines []string
@@ -87,6 +90,7 @@ func TestWithoutSessionNothingGoesOn(t *testing.T) {
 }
 
 func TestLogoutEndsTheSession(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	token := g.Login("alice").Token
 
@@ -100,6 +104,7 @@ func TestLogoutEndsTheSession(t *testing.T) {
 }
 
 func TestSessionsSurvive(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	token := g.Login("alice").Token
 	ended := g.Login("bob").Token
@@ -125,6 +130,7 @@ func TestSessionsSurvive(t *testing.T) {
 }
 
 func TestRefusedReloadLeavesTheOldConfigurationServing(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	token := g.Login("alice").Token
 	for name, tc := range map[string]struct {
@@ -154,6 +160,7 @@ func TestRefusedReloadLeavesTheOldConfigurationServing(t *testing.T) {
 const someKey = "c29tZSBrZXkgZm9yIHRlc3RzLCAzMiBieXRlcyBsb24="
 
 func TestValidateBesideTheRunningGateway(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	token := g.Login("alice").Token
 	for _, args := range [][]string{{"validate"}, {"adapt", "--validate"}} {
@@ -164,6 +171,7 @@ func TestValidateBesideTheRunningGateway(t *testing.T) {
 }
 
 func TestValidateLeavesNoTrace(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.New(t)
 	out, err := g.Try("validate", "--config", g.WriteConfig(gatewaytest.Config{}), "--adapter", "caddyfile")
 	// The environment is known only after WriteConfig.
@@ -172,6 +180,7 @@ func TestValidateLeavesNoTrace(t *testing.T) {
 }
 
 func TestSecondProcessIsToldAboutTheFirst(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	second := gatewaytest.New(t)
 	config := second.WriteConfig(gatewaytest.Config{App: "encryption_key " + someKey + "\nstore badger " + filepath.Join(g.Dir, "data", "caddy", "wxgate", "sessions")})
@@ -182,6 +191,7 @@ func TestSecondProcessIsToldAboutTheFirst(t *testing.T) {
 }
 
 func TestPlaceholderSecretsStayOutOfConfigAndAutosave(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{App: "encryption_key {env.WXGATE_KEY}", Env: []string{"WXGATE_KEY=" + someKey}})
 	resp, err := gatewaytest.ReadResponse(g.AdminClient().Get("http://admin/config/"))
 	require.NoError(t, err)
@@ -196,6 +206,7 @@ func TestPlaceholderSecretsStayOutOfConfigAndAutosave(t *testing.T) {
 }
 
 func TestPublicPathsPassWithoutIdentity(t *testing.T) {
+	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: "public /static/* /about\nhealth /healthz"})
 	token := g.Login("alice").Token
 	require.Equal(t, http.StatusOK, g.Get("/healthz").Status)

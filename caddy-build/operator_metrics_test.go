@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -230,8 +229,7 @@ func TestDashboardAndRulesNameWhatTheBinaryExposes(t *testing.T) {
 // TestPrometheusReadsTheExpressions has Prometheus itself parse the rules and,
 // dressed up as rules, what the dashboard asks.
 func TestPrometheusReadsTheExpressions(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	require.NoError(t, err, "promtool is needed for this test: apt-get install prometheus")
+	gatewaytest.Needs(t, "promtool")
 	dashboard, _ := expressions(t)
 	dressed := "groups:\n- name: dashboard\n  rules:\n"
 	for i, expr := range strings.Split(dashboard, "\n") {
@@ -244,7 +242,7 @@ func TestPrometheusReadsTheExpressions(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "dashboard.yml")
 	require.NoError(t, os.WriteFile(file, []byte(dressed), 0o600))
 	for _, rules := range []string{file, filepath.Join(gatewaytest.Root(), "docs", "prometheus-rules.yml")} {
-		out, err := exec.Command(promtool, "check", "rules", "--lint-fatal", rules).CombinedOutput()
+		out, err := gatewaytest.Command(t, "promtool", "check", "rules", "--lint-fatal", rules).CombinedOutput()
 		require.NoError(t, err, "%s", out)
 	}
 }
@@ -252,8 +250,7 @@ func TestPrometheusReadsTheExpressions(t *testing.T) {
 // TestAlertsFire lets Prometheus play each trouble that an alert is for, and a
 // day on which all is well.
 func TestAlertsFire(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	require.NoError(t, err, "promtool is needed for this test: apt-get install prometheus")
+	gatewaytest.Needs(t, "promtool")
 	scenes, err := os.ReadFile(filepath.Join("testdata", "prometheus-rules.test.yml"))
 	require.NoError(t, err)
 	_, rules := expressions(t)
@@ -263,6 +260,6 @@ func TestAlertsFire(t *testing.T) {
 	path := filepath.Join(gatewaytest.Root(), "docs", "prometheus-rules.yml")
 	file := filepath.Join(t.TempDir(), "scenes.yml")
 	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(scenes), "RULES", path, 1)), 0o600))
-	out, err := exec.Command(promtool, "test", "rules", file).CombinedOutput()
+	out, err := gatewaytest.Command(t, "promtool", "test", "rules", file).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }

@@ -21,7 +21,6 @@ type sample struct {
 	Name    string
 	Dir     string
 	Needs   []string // commands, and files
-	Debian  []string // the packages that have them
 	Prepare []string
 	Command []string
 	Env     map[string]string
@@ -40,13 +39,7 @@ func samples(t *testing.T) []sample {
 // start runs the sample on a port of its own and returns its address.
 func (s sample) start(t *testing.T) string {
 	t.Helper()
-	for _, need := range s.Needs {
-		_, err := exec.LookPath(need)
-		if strings.HasPrefix(need, "/") {
-			_, err = os.Stat(need)
-		}
-		require.NoError(t, err, "this sample needs: apt-get install %s", strings.Join(s.Debian, " "))
-	}
+	gatewaytest.Needs(t, s.Needs...)
 	// A copy, because preparing leaves files behind.
 	dir := t.TempDir()
 	source := os.DirFS(filepath.Join(gatewaytest.Root(), "docs", "upstream", s.Dir))

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/wxgate/wxgate/caddymodule/freeaddr"
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
 )
 
 // A site is what one Caddy serves.
@@ -117,7 +117,7 @@ func (h *house) startCaddy(ctx context.Context, s site) (listen string, p *proce
 	if err != nil {
 		return "", nil, fmt.Errorf("making a directory for Caddy: %w", err)
 	}
-	if listen, err = freeaddr.Find(); err != nil {
+	if listen, err = gatewaytest.FindAddr(); err != nil {
 		return "", nil, err
 	}
 	text := strings.NewReplacer("$OPTIONS", s.options, "$BEFORE", s.before, "$NEXT", s.next).Replace(caddyfile)

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/wxgate/wxgate/caddymodule/freeaddr"
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
 )
 
 // self starts one of this program's own servers.
@@ -17,7 +17,7 @@ func (h *house) self(ctx context.Context, name string, args ...string) (address 
 	if err != nil {
 		return "", nil, fmt.Errorf("finding this program: %w", err)
 	}
-	if address, err = freeaddr.Find(); err != nil {
+	if address, err = gatewaytest.FindAddr(); err != nil {
 		return "", nil, err
 	}
 	if p, err = start(ctx, name, address, nil, program, append(args, "-listen", address)...); err != nil {
@@ -34,7 +34,7 @@ func (h *house) redis(ctx context.Context, more ...string) (p *process, address 
 		fmt.Fprintln(os.Stderr, "bench: redis-server is not installed")
 		return nil, "", nil
 	}
-	if address, err = freeaddr.Find(); err != nil {
+	if address, err = gatewaytest.FindAddr(); err != nil {
 		return nil, "", err
 	}
 	host, port, _ := strings.Cut(address, ":")
@@ -118,7 +118,7 @@ func (h *house) startNginx(ctx context.Context, program, auth string, keepalive 
 	if err != nil {
 		return "", nil, fmt.Errorf("making a directory for nginx: %w", err)
 	}
-	if listen, err = freeaddr.Find(); err != nil {
+	if listen, err = gatewaytest.FindAddr(); err != nil {
 		return "", nil, err
 	}
 	text := strings.NewReplacer("$DIR", dir, "$LISTEN", listen, "$UPSTREAM", h.upstream, "$AUTH", auth,

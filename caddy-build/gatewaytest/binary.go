@@ -15,9 +15,11 @@ import (
 var build = sync.OnceValues(buildBinary)
 
 // Binary returns the path of the gateway's binary, built from this checkout; or
-// the one that the environment variable WXGATE_BINARY names.
+// the one that the environment variable WXGATE_BINARY names. With -short it skips
+// a test that is not marked with Smoke.
 func Binary(tb testing.TB) string {
 	tb.Helper()
+	needsBinary(tb)
 	path, err := build()
 	require.NoError(tb, err)
 	return path

@@ -19,7 +19,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/wxgate/wxgate/caddymodule/freeaddr"
 	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
 )
 
@@ -115,6 +114,7 @@ type process struct {
 // New prepares a gateway without starting it.
 func New(tb testing.TB) *Gateway {
 	tb.Helper()
+	needsBinary(tb)
 	// Not tb.TempDir: a socket's path must be short.
 	dir, err := os.MkdirTemp("", "wxgate")
 	require.NoError(tb, err)
@@ -150,14 +150,6 @@ func Start(tb testing.TB, cfg Config) *Gateway {
 	g := New(tb)
 	g.Run(cfg)
 	return g
-}
-
-// FreeAddr returns a loopback address that nobody listens on.
-func FreeAddr(tb testing.TB) string {
-	tb.Helper()
-	addr, err := freeaddr.Find()
-	require.NoError(tb, err)
-	return addr
 }
 
 // Expand puts this test's addresses into a text.

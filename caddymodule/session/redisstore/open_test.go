@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
@@ -134,7 +135,7 @@ func TestDatabasesAndPrefixesAreApart(t *testing.T) {
 
 func TestOpenSaysWhatIsWrong(t *testing.T) {
 	const password = "correct-horse"
-	down := redistest.FreeAddr(t)
+	down := gatewaytest.FreeAddr(t)
 	tests := []struct {
 		name    string
 		options func(t *testing.T) redisstore.Options

@@ -2,10 +2,11 @@ package redistest
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
 )
 
 // StartCluster runs a Redis Cluster of masters without replicas. It takes
@@ -19,13 +20,13 @@ func StartCluster(t testing.TB, masters int, directives ...string) []*Server {
 			"cluster-enabled yes",
 			"cluster-config-file nodes.conf",
 			"cluster-node-timeout 2000",
-			fmt.Sprintf("cluster-port %d", port(t, FreeAddr(t))),
+			fmt.Sprintf("cluster-port %d", port(t, gatewaytest.FreeAddr(t))),
 		}, directives...)...)
 		servers = append(servers, s)
 		create = append(create, s.Addr)
 	}
 	create = append(create, "--cluster-replicas", "0", "--cluster-yes")
-	if out, err := exec.Command(lookup(t, "redis-cli"), create...).CombinedOutput(); err != nil {
+	if out, err := gatewaytest.Command(t, "redis-cli", create...).CombinedOutput(); err != nil {
 		t.Fatalf("creating cluster: %v: %s", err, out)
 	}
 	for _, s := range servers {
@@ -45,7 +46,7 @@ func Reshard(t testing.TB, from, to *Server, slots int) {
 		"--cluster-to", to.Do(t, "cluster", "myid"),
 		"--cluster-slots", fmt.Sprint(slots),
 	}
-	if out, err := exec.Command(lookup(t, "redis-cli"), args...).CombinedOutput(); err != nil {
+	if out, err := gatewaytest.Command(t, "redis-cli", args...).CombinedOutput(); err != nil {
 		t.Fatalf("moving slots: %v: %s", err, out)
 	}
 }

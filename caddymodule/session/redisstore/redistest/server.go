@@ -1,7 +1,8 @@
 // Package redistest runs the real redis-server for tests: alone, as a cluster,
 // under Sentinels, with TLS or users. Every server listens on free loopback
 // ports, keeps its files in the test's temporary directory and ends with the
-// test. redis-server and redis-cli of Redis 7 or later must be in PATH.
+// test. redis-server and redis-cli of Redis 7 or later must be in PATH; with
+// -short the tests that start one are skipped.
 package redistest
 
 import (
@@ -10,7 +11,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wxgate/wxgate/caddymodule/freeaddr"
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
 )
 
 // startTimeout is generous, since the machine may be busy with other tests.
@@ -62,12 +62,12 @@ var (
 // gets to it.
 func start(t testing.TB, m mode, tls *TLS, directives []string) *Server {
 	t.Helper()
-	binary := lookup(t, "redis-server")
+	gatewaytest.Needs(t, "redis-server", "redis-cli")
 	var err error
 	for range 5 {
-		s := &Server{Addr: FreeAddr(t), dir: t.TempDir()}
+		s := &Server{Addr: gatewaytest.FreeAddr(t), dir: t.TempDir()}
 		s.configure(t, m, tls, directives)
-		if err = s.launch(binary, m); err == nil {
+		if err = s.launch(t, m); err == nil {
 			t.Cleanup(s.Kill)
 			return s
 		}
@@ -99,8 +99,8 @@ func (s *Server) configure(t testing.TB, m mode, tls *TLS, directives []string) 
 }
 
 // launch starts the process and waits until it says that it is ready.
-func (s *Server) launch(binary string, m mode) error {
-	cmd := exec.Command(binary, append([]string{s.conf}, m.flags...)...)
+func (s *Server) launch(t testing.TB, m mode) error {
+	cmd := gatewaytest.Command(t, "redis-server", append([]string{s.conf}, m.flags...)...)
 	cmd.SysProcAttr = processAttributes()
 	output, err := cmd.StdoutPipe()
 	if err != nil {
@@ -155,7 +155,7 @@ func (s *Server) Do(t testing.TB, args ...string) string {
 
 func (s *Server) try(t testing.TB, args ...string) (string, error) {
 	t.Helper()
-	out, err := exec.Command(lookup(t, "redis-cli"), append(s.cli, args...)...).CombinedOutput()
+	out, err := gatewaytest.Command(t, "redis-cli", append(s.cli, args...)...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 
@@ -188,7 +188,7 @@ func (s *Server) Kill() {
 // configuration and files.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
-	if err := s.launch(lookup(t, "redis-server"), serverMode); err != nil {
+	if err := s.launch(t, serverMode); err != nil {
 		t.Fatalf("restarting redis-server: %v", err)
 	}
 }
@@ -208,29 +208,9 @@ func (s *Server) RestartLoading(t testing.TB, directives ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.launch(lookup(t, "redis-server"), loadingMode); err != nil {
+	if err := s.launch(t, loadingMode); err != nil {
 		t.Fatalf("restarting redis-server: %v", err)
 	}
-}
-
-// FreeAddr returns a loopback address that nobody listens on just now.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	addr, err := freeaddr.Find()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addr
-}
-
-// lookup finds a binary, or says how to install it.
-func lookup(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatalf("%s is needed for this test: apt-get install redis-server (or dnf install redis, brew install redis)", name)
-	}
-	return path
 }
 
 // port returns the port of an address.

@@ -1,4 +1,4 @@
-package freeaddr_test
+package gatewaytest_test
 
 import (
 	"fmt"
@@ -8,10 +8,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/wxgate/wxgate/caddymodule/freeaddr"
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
 )
 
-// The system would give such a port to the next connection that anybody makes.
+// The system would give such a port to the next outgoing connection.
 func TestNoPortOfOutgoingConnections(t *testing.T) {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	require.NoError(t, err)
@@ -19,9 +19,7 @@ func TestNoPortOfOutgoingConnections(t *testing.T) {
 	_, err = fmt.Sscan(string(text), &low, &high)
 	require.NoError(t, err)
 	for range 100 {
-		found, err := freeaddr.Find()
-		require.NoError(t, err)
-		addr, err := netip.ParseAddrPort(found)
+		addr, err := netip.ParseAddrPort(gatewaytest.FreeAddr(t))
 		require.NoError(t, err)
 		require.True(t, addr.Port() < low || addr.Port() > high, "%v is between %d and %d", addr, low, high)
 	}
