@@ -2,26 +2,31 @@ package wechat
 
 import "time"
 
-// WeChat's errcodes for code2Session. Those not in the official table are
+// WeChat's errcodes for code2Session and for access_tokens. Those not in the official table are
 // known from WeChat's community.
 const (
 	errcodeOK            = 0
 	errcodeSystemBusy    = -1
+	errcodeBadCredential = 40001 // of an API: the access_token; of a request for one: the secret
 	errcodeInvalidGrant  = 40002
 	errcodeInvalidAppID  = 40013
+	errcodeBadToken      = 40014
 	errcodeInvalidCode   = 40029
 	errcodeInvalidSecret = 40125
 	errcodeCodeUsed      = 40163
 	errcodeIPNotAllowed  = 40164
 	errcodeUserBlocked   = 40226
+	errcodeSecretFrozen  = 40243
 	errcodeNoAppID       = 41002
 	errcodeNoSecret      = 41004
 	errcodeNoCode        = 41008
+	errcodeTokenExpired  = 42001
 	errcodeDailyQuota    = 45009
 	errcodeTooOften      = 45011
 	errcodeUnauthorized  = 48001
 	errcodeAPIBanned     = 48004
 	errcodeUserLimited   = 50002
+	errcodeConfirmIP     = 89503
 )
 
 const (
@@ -57,6 +62,10 @@ func errcodeError(errcode int64) *Error {
 		e.Reason = "the secret is invalid"
 	case errcodeIPNotAllowed:
 		e.Reason = "this gateway's address is not on the mini program's list"
+	case errcodeSecretFrozen:
+		e.Reason = "the secret is frozen"
+	case errcodeConfirmIP:
+		e.Reason = "this gateway's address must be confirmed by the mini program's administrator"
 	case errcodeNoAppID:
 		e.Reason = "the appid is missing"
 	case errcodeNoSecret:

@@ -1,6 +1,7 @@
 package wechat
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -90,12 +91,13 @@ type Error struct {
 	// come back with the same code.
 	Sent bool
 
-	cause error // the caller's context.Canceled or context.DeadlineExceeded, else nil
+	op    string // what failed; "" for an exchange of a code
+	cause error  // the caller's context.Canceled or context.DeadlineExceeded, else nil
 }
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	b.WriteString("exchanging the code with WeChat: ")
+	b.WriteString(cmp.Or(e.op, "exchanging the code with WeChat") + ": ")
 	b.WriteString(string(e.Kind))
 	if e.HasErrcode {
 		fmt.Fprintf(&b, ": errcode %d", e.Errcode)

@@ -65,24 +65,26 @@ type proxyRefusal int
 
 func (r proxyRefusal) Error() string { return fmt.Sprintf("the proxy's HTTP status is %d", int(r)) }
 
-// get sends one GET and returns the body of a reply of status 200. ctx bounds
-// everything. It uses the transport alone, because http.Client follows
-// redirects, adds a Referer and returns errors that quote the URL.
+// get sends one GET and returns the body of a reply of status 200. ctx bounds everything.
 func get(ctx context.Context, transport http.RoundTripper, u *url.URL) ([]byte, *Error) {
+	return roundTrip(ctx, transport, &http.Request{
+		Method: http.MethodGet,
+		URL:    u,
+		Header: http.Header{"Accept": {"application/json"}, "User-Agent": {"wxgate"}},
+	})
+}
+
+// roundTrip sends one request and returns the body of a reply of status 200.
+// ctx bounds everything. It uses the transport alone, because http.Client
+// follows redirects, adds a Referer and returns errors that quote the URL.
+func roundTrip(ctx context.Context, transport http.RoundTripper, req *http.Request) ([]byte, *Error) {
 	var connected atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// From here on the request may be on its way. It is called when the
 		// TLS handshake is done, and the proxy, if any, has agreed.
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
 	})
-	req := (&http.Request{
-		Method: http.MethodGet,
-		URL:    u,
-		Host:   u.Host,
-		Header: http.Header{"Accept": {"application/json"}, "User-Agent": {"wxgate"}},
-	}).WithContext(ctx)
-
-	resp, err := transport.RoundTrip(req)
+	resp, err := transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return nil, networkError(err, connected.Load())
 	}
