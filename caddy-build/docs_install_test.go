@@ -13,13 +13,6 @@ import (
 	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
 )
 
-func readFile(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(gatewaytest.Root(), path))
-	require.NoError(t, err)
-	return string(text)
-}
-
 func TestSystemdUnit(t *testing.T) {
 	text := readFile(t, "docs/install/wxgate.service")
 	require.NotRegexp(t, `(?m)^Exec.*--environ`, text, "it would write the secrets into the journal")

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -84,52 +86,126 @@ func wholeCaddyfile(t *testing.T, b codeBlock) (name, text string) {
 	return "", ""
 }
 
-func TestEveryCaddyfileInTheDocumentsLoads(t *testing.T) {
+// Every code block of the documents loads: Caddyfiles and JSON in the real
+// binary, commands in shellcheck. The Chinese version has the same blocks.
+func TestEveryCodeBlockLoads(t *testing.T) {
+	gatewaytest.Needs(t, "shellcheck", "make")
 	r := newReader(t)
-	seen := make(map[string]bool)
+	loaded := make(map[string]int)
 	for _, d := range documents(t) {
 		for _, b := range d.blocks {
-			// The Chinese version has the same blocks.
-			if b.language != "caddyfile" || d.isChinese() || seen[b.text] {
+			if d.isChinese() {
 				continue
 			}
-			seen[b.text] = true
+			loaded[b.language]++
 			t.Run(fmt.Sprintf("%s:%d", d.path, b.line), func(t *testing.T) {
-				name, text := wholeCaddyfile(t, b)
-				r.load(t, name, text)
+				switch b.language {
+				case "caddyfile":
+					name, text := wholeCaddyfile(t, b)
+					r.load(t, name, text)
+				case "json":
+					r.loadJSON(t, b.text)
+				case "sh":
+					shellcheck(t, b.text)
+					for line := range strings.SplitSeq(strings.ReplaceAll(b.text, "\\\n", " "), "\n") {
+						checkCommand(t, strings.Fields(line))
+					}
+				}
 			})
 		}
 	}
-	require.Greater(t, len(seen), 8)
-	for _, path := range []string{"Caddyfile.example", "docs/install/gateway.Caddyfile", "docs/install/balancer.Caddyfile"} {
-		t.Run(path, func(t *testing.T) {
-			text, err := os.ReadFile(filepath.Join(gatewaytest.Root(), path))
+	require.Greater(t, loaded["caddyfile"], 8)
+	require.Greater(t, loaded["json"], 2)
+	require.Greater(t, loaded["sh"], 8)
+
+	shipped, err := filepath.Glob(filepath.Join(gatewaytest.Root(), "docs", "*", "*Caddyfile*"))
+	require.NoError(t, err)
+	require.NotEmpty(t, shipped)
+	for _, path := range append(shipped, filepath.Join(gatewaytest.Root(), "Caddyfile.example")) {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			text, err := os.ReadFile(path)
 			require.NoError(t, err)
 			r.load(t, "whole.caddyfile", string(text))
 		})
 	}
 }
 
-func TestEveryJSONInTheDocumentsLoads(t *testing.T) {
-	r := newReader(t)
-	for _, d := range documents(t) {
-		for _, b := range d.blocks {
-			if b.language != "json" || d.isChinese() {
-				continue
-			}
-			t.Run(fmt.Sprintf("%s:%d", d.path, b.line), func(t *testing.T) {
-				var value map[string]json.RawMessage
-				require.NoError(t, json.Unmarshal([]byte(b.text), &value))
-				switch {
-				case value["apps"] != nil:
-					r.load(t, "whole.json", b.text)
-				case value["module"] != nil:
-					r.load(t, "store.json", `{"apps":{"wxgate":{"encryption_key":["{env.WXGATE_KEY}"],`+
-						`"miniprogram":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}],"store":`+b.text+`}}}`)
-				case value["3rd_session"] != nil:
-					require.Len(t, string(value["3rd_session"]), 43+len(`""`))
-				}
-			})
+func (r *reader) loadJSON(t *testing.T, text string) {
+	t.Helper()
+	var value map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal([]byte(text), &value))
+	switch {
+	case value["apps"] != nil:
+		r.load(t, "whole.json", text)
+	case value["module"] != nil:
+		r.load(t, "store.json", `{"apps":{"wxgate":{"encryption_key":["{env.WXGATE_KEY}"],`+
+			`"miniprogram":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}],"store":`+text+`}}}`)
+	}
+}
+
+// shellcheck finds what a shell would read in another way than it is meant. A
+// block is a part of a session: variables come from elsewhere, and its reader
+// sees when cd fails.
+func shellcheck(t *testing.T, script string) {
+	t.Helper()
+	cmd := gatewaytest.Command(t, "shellcheck", "--shell=sh", "--exclude=SC2154,SC2164,SC2034", "-")
+	cmd.Stdin = strings.NewReader(script)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
+// checkCommand compares a command of the documents with what this checkout has:
+// the gateway's commands and their flags, targets of make, files, Caddy's version.
+func checkCommand(t *testing.T, words []string) {
+	t.Helper()
+	line := strings.Join(words, " ")
+	if _, command, found := strings.Cut(line, "caddy wxgate "); found {
+		checkFlags(t, append([]string{"wxgate"}, strings.Fields(command)...))
+	} else if _, command, found = strings.Cut(line, "go run ./caddy-build "); found {
+		checkFlags(t, strings.Fields(command))
+	} else if len(words) > 1 && words[0] == "caddy" {
+		checkFlags(t, words[1:])
+	} else if len(words) > 1 && words[0] == "make" {
+		out, err := gatewaytest.Command(t, "make", append([]string{"--dry-run", "--directory", gatewaytest.Root()}, words[1:]...)...).CombinedOutput()
+		require.NoError(t, err, string(out))
+	} else if len(words) > 2 && words[0] == "xcaddy" {
+		require.Contains(t, readFile(t, "go.mod"), "caddyserver/caddy/v2 "+words[2]+"\n")
+	}
+	for _, word := range words {
+		if strings.HasPrefix(word, "docs/") || word == "Caddyfile.example" {
+			_, err := os.Stat(filepath.Join(gatewaytest.Root(), word))
+			require.NoError(t, err)
+		}
+	}
+}
+
+// checkFlags asks the binary whether it has the command and its flags.
+func checkFlags(t *testing.T, words []string) {
+	t.Helper()
+	command := words[:1]
+	if words[0] == "wxgate" && len(words) > 1 && !strings.HasPrefix(words[1], "-") {
+		command = words[:2]
+	}
+	out, err := exec.Command(gatewaytest.Binary(t), append(command[:len(command):len(command)], "--help")...).CombinedOutput()
+	require.NoError(t, err, string(out))
+	// An unknown command has the help of its parent.
+	require.Regexp(t, `(?m)^  caddy `+strings.Join(command, " ")+`( |$)`, string(out))
+	for _, word := range words {
+		if strings.HasPrefix(word, "-") && word != "-" {
+			require.Regexp(t, `(?m)^ .*(^|[ ,])`+word+`[ ,]`, string(out), "%s has no %s", command, word)
+		}
+	}
+}
+
+// Each command of the gateway is in the documents of both languages.
+func TestEveryCommandIsExplained(t *testing.T) {
+	out, err := exec.Command(gatewaytest.Binary(t), "wxgate", "--help").CombinedOutput()
+	require.NoError(t, err)
+	_, list, _ := strings.Cut(string(out), "Available Commands:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	for _, m := range regexp.MustCompile(`(?m)^  (\w+) `).FindAllStringSubmatch(list, -1) {
+		for _, chinese := range []bool{false, true} {
+			require.Contains(t, manual(t, chinese), "wxgate "+m[1])
 		}
 	}
 }
