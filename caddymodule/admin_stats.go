@@ -13,7 +13,8 @@ const countTime = 2 * time.Second
 
 func serveStats(g gateway, w http.ResponseWriter, r *http.Request) error {
 	view := adminapi.Stats{
-		Store:       adminapi.Store{Kind: g.module.CaddyModule().ID.Name(), Name: storeTitle(g.module), Options: g.module.StoreOptions()},
+		Store:       adminapi.Store{Kind: g.module.CaddyModule().ID.Name(), Name: StoreTitle(g.module), Options: storeOptions(g.module)},
+		KeyID:       g.keyID,
 		Logins:      make(map[string]int64),
 		Requests:    make(map[string]int64),
 		Revocations: make(map[string]int64),

@@ -80,6 +80,7 @@ type App struct {
 	opening singleflight.Group
 	manager atomic.Pointer[session.Manager]
 	logSalt []byte       // of the users' names in logs; set before manager
+	keyID   string       // of the key that seals; set before manager
 	mu      sync.Mutex   // guards the two below
 	shared  *sharedStore // what to give back; nil if nothing was taken
 	closed  bool

@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -26,22 +26,47 @@ type StoreModule interface {
 	// close it. It holds no secret.
 	StoreName() string
 
-	// StoreOptions says how Open opens it. A store that is open cannot change
-	// them: a configuration with the same name and other options is refused
-	// until Caddy is restarted. It holds no secret.
-	StoreOptions() string
-
 	// Open opens the store. It is never called while validating.
 	Open(ctx context.Context) (session.Store, error)
 }
 
-// storeTitle names a store for people. The name of a Redis store ends with a
-// hash of its options, and whoever had that could try passwords against it.
-func storeTitle(module StoreModule) string {
-	if redis, ok := module.(*RedisStore); ok {
-		return "redis " + strings.Join(redis.Addresses, " ")
+// Optional abilities of a StoreModule.
+type (
+	// A StoreTitler has another title for people than StoreName, which may
+	// hold what tells two stores apart.
+	StoreTitler interface {
+		StoreTitle() string
+	}
+
+	// A StoreOptioner has options that an open store cannot change: a
+	// configuration with the same name and other options is refused until
+	// Caddy is restarted. They hold no secret.
+	StoreOptioner interface {
+		StoreOptions() string
+	}
+
+	// A StoreExaminer examines for `caddy wxgate check` what the store needs,
+	// such as a directory, without opening it, and reports whether the store
+	// may be opened then. inUse is whether the running gateway has it open. It
+	// may change the module, which no gateway uses, so that Open is careful.
+	StoreExaminer interface {
+		ExamineStore(f *Findings, inUse bool) (open bool)
+	}
+)
+
+// StoreTitle returns the name of a store for people.
+func StoreTitle(module StoreModule) string {
+	if t, ok := module.(StoreTitler); ok {
+		return t.StoreTitle()
 	}
 	return module.StoreName()
+}
+
+func storeOptions(module StoreModule) string {
+	if o, ok := module.(StoreOptioner); ok {
+		return o.StoreOptions()
+	}
+	return ""
 }
 
 // SharedByNodes is implemented by store modules whose store several gateways
@@ -77,6 +102,32 @@ type sharedStore struct {
 // Destruct closes the store when the last configuration has given it back. The
 // store itself waits for the calls that are under way.
 func (s *sharedStore) Destruct() error { return s.Close() }
+
+// ConfiguredStore loads the store module of a configuration that is not going to
+// run; of the configuration it needs nothing else. release gives back what that
+// took.
+func ConfiguredStore(config []byte) (module StoreModule, release func(), err error) {
+	var parsed struct {
+		Apps struct {
+			WXGate *struct {
+				Store json.RawMessage `json:"store"`
+			} `json:"wxgate"`
+		} `json:"apps"`
+	}
+	if err := json.Unmarshal(config, &parsed); err != nil {
+		return nil, nil, fmt.Errorf("parsing configuration: %w", err)
+	}
+	if parsed.Apps.WXGate == nil {
+		return nil, nil, errors.New("the configuration has no global option wxgate")
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	a := &App{StoreRaw: parsed.Apps.WXGate.Store}
+	if err := a.loadStoreModule(ctx); err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	return a.module, cancel, nil
+}
 
 func (a *App) loadStoreModule(ctx caddy.Context) error {
 	if a.StoreRaw == nil {
@@ -161,6 +212,7 @@ func (a *App) openStore() error {
 	}
 	a.shared = shared
 	a.logSalt = salt
+	a.keyID = session.KeyID(keys[0])
 	a.manager.Store(manager)
 	return nil
 }
@@ -190,15 +242,15 @@ func takeStore(ctx context.Context, module StoreModule) (*sharedStore, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &sharedStore{name: name, options: module.StoreOptions(), clock: session.NewClock(time.Now), Store: store}, nil
+		return &sharedStore{name: name, options: storeOptions(module), clock: session.NewClock(time.Now), Store: store}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	shared := value.(*sharedStore)
-	if shared.options != module.StoreOptions() {
+	if shared.options != storeOptions(module) {
 		_, err := stores.Delete(name)
-		return nil, errors.Join(fmt.Errorf("%s is open with other options (%s, now %s): restart Caddy to change them", name, shared.options, module.StoreOptions()), err)
+		return nil, errors.Join(fmt.Errorf("%s is open with other options (%s, now %s): restart Caddy to change them", name, shared.options, storeOptions(module)), err)
 	}
 	return shared, nil
 }

@@ -2,8 +2,11 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
@@ -82,7 +85,7 @@ func parseSize(text string) (uint64, error) {
 // StoreName implements StoreModule.
 func (b *BadgerStore) StoreName() string { return "badger " + b.Dir }
 
-// StoreOptions implements StoreModule.
+// StoreOptions implements StoreOptioner.
 func (b *BadgerStore) StoreOptions() string {
 	return fmt.Sprintf("sync_writes %s, min_free %s", onOff(b.syncWrites()), humanize.IBytes(b.minFree))
 }
@@ -98,6 +101,56 @@ func onOff(on bool) string {
 
 // StoreExists implements Existing.
 func (b *BadgerStore) StoreExists() bool { return badgerstore.Exists(b.Dir) }
+
+// ExamineStore implements StoreExaminer.
+func (b *BadgerStore) ExamineStore(f *Findings, inUse bool) (open bool) {
+	subject := "store " + b.StoreName()
+	parent := b.Dir
+	for parent != filepath.Dir(parent) {
+		if _, err := os.Stat(parent); err == nil {
+			break
+		}
+		parent = filepath.Dir(parent)
+	}
+	if free, known := badgerstore.FreeBytes(parent); known && free < b.minFree {
+		f.Fault(subject, fmt.Sprintf("%s are free and min_free is %s: new logins are refused", humanize.IBytes(free), humanize.IBytes(b.minFree)),
+			"free some space, give the store a disk of its own, or lower min_free")
+	}
+	if inUse {
+		return true
+	}
+	info, err := os.Stat(b.Dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !writable(parent):
+		f.Fault(subject, "it cannot be made, because this user cannot write to "+parent, "give the gateway's user that directory, or name another: store badger <dir>; if it can, run this command as that user")
+	case errors.Is(err, fs.ErrNotExist):
+		f.OK(subject, "will be made at the first start")
+	case err != nil:
+		f.Fault(subject, err.Error(), "give the gateway's user access to the directory, or name another; if it has, run this command as that user")
+	case !info.IsDir():
+		f.Fault(subject, "it is not a directory", "name another: store badger <dir>")
+	case !ownedByUs(info):
+		f.Warn(subject, "it belongs to another user, so it is not opened: files that this user makes in it could keep the gateway from starting",
+			"run this command as the gateway's user: sudo -u wxgate caddy wxgate check …")
+	case !writable(b.Dir):
+		f.Fault(subject, "this user cannot write to the directory", "chmod 700 "+b.Dir)
+	case !b.StoreExists():
+		f.OK(subject, "empty")
+	default:
+		return true
+	}
+	return false
+}
+
+// writable reports whether this user can make files in a directory.
+func writable(dir string) bool {
+	probe, err := os.CreateTemp(dir, ".wxgate-check-*")
+	if err != nil {
+		return false
+	}
+	_ = probe.Close()
+	return os.Remove(probe.Name()) == nil
+}
 
 // Open implements StoreModule.
 func (b *BadgerStore) Open(ctx context.Context) (session.Store, error) {
@@ -139,6 +192,8 @@ func (b *BadgerStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Interface guards
 var (
 	_ StoreModule           = (*BadgerStore)(nil)
+	_ StoreOptioner         = (*BadgerStore)(nil)
+	_ StoreExaminer         = (*BadgerStore)(nil)
 	_ Existing              = (*BadgerStore)(nil)
 	_ caddy.Provisioner     = (*BadgerStore)(nil)
 	_ caddyfile.Unmarshaler = (*BadgerStore)(nil)

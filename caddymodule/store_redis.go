@@ -177,8 +177,9 @@ func (s *RedisStore) StoreName() string {
 	return "redis " + strings.Join(s.Addresses, " ") + " " + hex.EncodeToString(sum[:8])
 }
 
-// StoreOptions implements StoreModule.
-func (s *RedisStore) StoreOptions() string { return "" }
+// StoreTitle implements StoreTitler. StoreName ends with a hash of the options,
+// and with that passwords could be tried.
+func (s *RedisStore) StoreTitle() string { return "redis " + strings.Join(s.Addresses, " ") }
 
 // SharedByNodes implements SharedByNodes.
 func (s *RedisStore) SharedByNodes() {}
@@ -261,6 +262,7 @@ func (s *RedisStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Interface guards
 var (
 	_ StoreModule           = (*RedisStore)(nil)
+	_ StoreTitler           = (*RedisStore)(nil)
 	_ SharedByNodes         = (*RedisStore)(nil)
 	_ caddy.Provisioner     = (*RedisStore)(nil)
 	_ caddyfile.Unmarshaler = (*RedisStore)(nil)

@@ -34,7 +34,7 @@ has both has the users' openids and session_keys, though no token.`,
 		Args: arguments(0),
 		RunE: run(runBackup),
 	}
-	adminFlags(cmd)
+	configFlags(cmd)
 	cmd.Flags().StringP("output", "o", "", "The file to write, or - for stdout")
 	return cmd
 }

@@ -6,58 +6,61 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/spf13/cobra"
 
 	"github.com/wxgate/wxgate/caddymodule"
+	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 )
 
 func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [--config <file>] [--json]",
-		Short: "Examines a configuration and what it needs, and says what to do",
+		Short: "Examines a configuration and what it needs, with a cure for each fault",
 		Long: `
-Examines the gateway of a configuration, line by line of what it needs: the admin
-endpoint, each mini program and its secret, WeChat, the clock, the encryption key,
-the store, each site and its upstreams, and the logs. Each line says ok, or what is
-wrong and what to do about it. The configuration need not be one that starts.
+Examines a configuration and what it needs: the admin endpoint, WeChat, each mini
+program and its secret, the clock, the encryption key, the store, each site and its
+upstreams, and the logs. Each line of the report is ok, or a warning or fault with
+its cure. The configuration is provisioned as for a start, but not started.
 
-Without --config it looks at the Caddyfile here, or else at the configuration of the
-gateway that runs. A running gateway is no hindrance and is not disturbed.
+Without --config it examines the Caddyfile in this directory, or else the
+configuration of the running gateway. A running gateway is not disturbed.
 
-Secrets are looked up in the environment of this command, and files as its user. Run
-it as the gateway runs:
+Secrets come from the environment of this command, and files are read as its user.
+To examine everything, run it as the gateway runs:
 
 	$ sudo -u wxgate caddy wxgate check --config /etc/wxgate/Caddyfile --envfile /etc/wxgate/environment
 
 WeChat is asked about each mini program with a made-up code. It answers 40029,
 invalid code, when it accepts the appid and the secret.
 
-Exit code 0 means that there is no fault, though perhaps a warning; 1, a fault.`,
+The exit code is 0 without a fault, even if there are warnings, and 1 with one.`,
 		Args: arguments(0),
 		RunE: run(runCheck),
 	}
-	adminFlags(cmd)
+	configFlags(cmd)
 	jsonFlag(cmd)
-	cmd.Flags().String("envfile", "", "A file with lines NAME=value to add to the environment")
 	return cmd
 }
 
 func runCheck(cmd *cobra.Command, _ []string) error {
-	if err := loadEnvFile(cmd); err != nil {
+	caddy.BufferedLog() // Caddy's own lines are no part of the report
+	c := &checkup{cmd: cmd}
+	if err := c.examine(cmd.Context()); err != nil {
 		return err
 	}
-	findings, err := examine(cmd)
-	if err != nil {
-		return err
-	}
-	faults := count(findings, caddymodule.StatusFault)
+	faults := count(c.Findings, caddymodule.StatusFault)
 	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-		if err := printJSON(cmd.OutOrStdout(), map[string]any{"ok": faults == 0, "findings": findings}); err != nil {
+		if err := printJSON(cmd.OutOrStdout(), map[string]any{"ok": faults == 0, "findings": c.Findings}); err != nil {
 			return err
 		}
-	} else if err := printFindings(cmd.OutOrStdout(), findings); err != nil {
+	} else if err := printFindings(cmd.OutOrStdout(), c.Findings); err != nil {
 		return err
 	}
 	if faults > 0 {
@@ -66,28 +69,125 @@ func runCheck(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
+// checkup is one run of the command.
+type checkup struct {
+	caddymodule.Findings
+
+	cmd     *cobra.Command
+	config  caddy.Config
+	logging *caddy.Logging  // of the configuration; the check has another
+	running *adminapi.Stats // of the gateway that runs, or nil
+	logFile string          // what provisioning logs
+}
+
 // examine looks at everything. Its error means that there was nothing to look
 // at; what is wrong with what there was is a finding.
-func examine(cmd *cobra.Command) ([]caddymodule.Finding, error) {
-	ctx := cmd.Context()
-	file, _ := cmd.Flags().GetString("config")
-	adapter, _ := cmd.Flags().GetString("adapter")
-	address, _ := cmd.Flags().GetString("address")
-	config, err := loadConfiguration(file, adapter)
+func (c *checkup) examine(ctx context.Context) error {
+	if err := loadEnvFiles(c.cmd); err != nil {
+		return err
+	}
+	config, err := loadConfiguration(c.cmd)
 	switch {
 	case errors.As(err, new(usageError)):
-		return nil, err
+		return err
 	case errors.Is(err, errNoConfiguration):
-		if config, err = runningConfiguration(ctx, cmd); err != nil {
-			return nil, fmt.Errorf("there is no Caddyfile here, no --config, and no gateway to ask for its configuration: %w", err)
+		if config, err = runningConfiguration(ctx, c.cmd); err != nil {
+			return fmt.Errorf("there is no Caddyfile here, no --config, and no gateway to ask for its configuration: %w", err)
 		}
 	case err != nil:
-		return []caddymodule.Finding{{
-			Status: caddymodule.StatusFault, Subject: "configuration", Message: err.Error(),
-			Fix: "correct it; `caddy validate` reports the same",
-		}}, nil
+		c.Error("configuration", err)
+		return nil
 	}
-	return caddymodule.Examine(ctx, config, address), nil
+	if err := caddy.StrictUnmarshalJSON(caddy.RemoveMetaFields(config), &c.config); err != nil {
+		c.Error("configuration", err)
+		return nil
+	}
+	if len(c.config.AppsRaw["wxgate"]) == 0 {
+		c.Fault("configuration", "it has no wxgate", "add `wxgate { miniprogram <appid> {env.WX_SECRET} }` to the global options")
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "wxgate-check-")
+	if err != nil {
+		return fmt.Errorf("making a directory for the log of this check: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	c.logFile = filepath.Join(dir, "log")
+	c.logging = c.config.Logging
+
+	c.examineAdmin()
+	c.examineRunning(ctx)
+	whole := c.examinePlaceholders()
+	c.examineApp(ctx, whole)
+	c.examineSites(ctx)
+	return nil
+}
+
+// provision provisions some of the configuration's apps. What they do not need,
+// such as the files of logs and certificates, is left alone.
+func (c *checkup) provision(apps ...string) (caddy.Context, error) {
+	partial := caddy.Config{Admin: c.config.Admin, StorageRaw: c.config.StorageRaw, AppsRaw: make(caddy.ModuleMap), Logging: logInto(c.logFile)}
+	for _, app := range apps {
+		partial.AppsRaw[app] = slices.Clone(c.config.AppsRaw[app])
+	}
+	ctx, err := caddy.ProvisionContext(&partial)
+	if err != nil {
+		// Caddy's own words in front name modules, not options.
+		for _, words := range []string{"loading wxgate app module: ", "provision wxgate: "} {
+			if _, cause, found := strings.Cut(err.Error(), words); found {
+				err = errors.New(cause)
+			}
+		}
+	}
+	return ctx, err
+}
+
+// examineApp provisions the app, and lets it examine what it needs if whole.
+func (c *checkup) examineApp(ctx context.Context, whole bool) {
+	provisioned, err := c.provision("wxgate")
+	if err != nil {
+		c.Error("configuration", err)
+		return
+	}
+	if !whole {
+		return
+	}
+	app, err := provisioned.App("wxgate")
+	if err != nil {
+		c.Error("configuration", err)
+		return
+	}
+	c.Findings = append(c.Findings, app.(*caddymodule.App).Examine(ctx, c.running)...)
+	c.addLogged()
+}
+
+// examineSites provisions the sites, too, and looks at each of them.
+func (c *checkup) examineSites(ctx context.Context) {
+	if c.config.AppsRaw["http"] == nil {
+		c.config.AppsRaw["http"] = []byte("{}")
+	}
+	before := count(c.Findings, caddymodule.StatusFault)
+	provisioned, err := c.provision("wxgate", "http")
+	if err != nil {
+		if before == 0 {
+			c.Error("site", err)
+		}
+		return
+	}
+	c.addLogged()
+	app, err := provisioned.App("http")
+	if err != nil {
+		c.Error("site", err)
+		return
+	}
+	sites := findSites(app.(*caddyhttp.App))
+	if len(sites) == 0 {
+		c.Fault("sites", "no site has a gateway, so nothing is guarded", "write the directive `wxgate` into the block of each site")
+	}
+	for _, s := range sites {
+		c.examineSite(ctx, s, sites)
+	}
+	c.examineTraffic(sites)
+	c.examineLogs(sites)
 }
 
 func count(findings []caddymodule.Finding, status string) int {
@@ -133,7 +233,7 @@ func printFindings(w io.Writer, findings []caddymodule.Finding) error {
 	}
 	faults, warnings := count(findings, caddymodule.StatusFault), count(findings, caddymodule.StatusWarning)
 	if faults+warnings == 0 {
-		b.WriteString("\nEverything is as it should be.\n")
+		b.WriteString("\nNo problems found.\n")
 	} else {
 		fmt.Fprintf(&b, "\n%s, %s.\n", plural(faults, "fault"), plural(warnings, "warning"))
 	}

@@ -7,40 +7,35 @@ import (
 	"net/http"
 	"strings"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 )
-
-// adminFlags gives a command the flags that say where the gateway is.
-func adminFlags(cmd *cobra.Command) {
-	cmd.Flags().String("address", "", "Address of the admin endpoint, such as localhost:2019 or unix//run/caddy/admin.sock")
-	cmd.Flags().StringP("config", "c", "", "Configuration file that names the admin endpoint, if --address is not used")
-	cmd.Flags().StringP("adapter", "a", "", "Name of the config adapter, if --config is used")
-}
 
 // jsonFlag lets scripts read a command's output.
 func jsonFlag(cmd *cobra.Command) {
 	cmd.Flags().Bool("json", false, "Print JSON")
 }
 
-// newClient finds the endpoint with the flags of adminFlags, as Caddy's
-// own commands do.
+// newClient returns a client for the admin endpoint that the flags of configFlags
+// name, or else for Caddy's default one.
 func newClient(cmd *cobra.Command) (*adminapi.Client, error) {
-	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
-	address, file, adapter := flags.String("address"), flags.String("config"), flags.String("adapter")
-	var text []byte
-	if address == "" && file != "" {
-		conf, err := loadConfiguration(file, adapter)
-		if err != nil {
+	address, _ := cmd.Flags().GetString("address")
+	file, _ := cmd.Flags().GetString("config")
+	adapter, _ := cmd.Flags().GetString("adapter")
+	if err := loadEnvFiles(cmd); err != nil {
+		return nil, err
+	}
+	switch {
+	case address != "":
+	case file == "":
+		address = caddy.DefaultAdminListen
+	default:
+		var err error
+		if address, err = configuredAdmin(file, adapter); err != nil {
 			return nil, err
 		}
-		text = conf
-	}
-	address, err := caddycmd.DetermineAdminAPIAddress(address, text, file, adapter)
-	if err != nil {
-		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
 	}
 	client, err := adminapi.New(address)
 	if errors.Is(err, adminapi.ErrAddress) {

@@ -49,6 +49,7 @@ interrupted may be run again.
 		Args: arguments(0),
 		RunE: run(runMigrate),
 	}
+	envFileFlag(cmd)
 	for _, side := range []string{"from", "to"} {
 		cmd.Flags().String(side, "", "The store to copy "+side)
 		cmd.Flags().String(side+"-username", "", "The ACL user of a Redis to copy "+side)
@@ -127,7 +128,7 @@ func findEnd(ctx context.Context, cmd *cobra.Command, side string) (end, error) 
 	case kind == "file" && rest != "" && side == "from":
 		return unpackBackup(ctx, rest)
 	case kind == "config" && rest != "":
-		return findConfigured(rest, side)
+		return findConfigured(cmd, rest, side)
 	case kind == "redis" || kind == "rediss":
 		return findRedis(ctx, cmd, spec, side)
 	}
@@ -185,8 +186,11 @@ func unpackBackup(ctx context.Context, file string) (end, error) {
 }
 
 // findConfigured finds the store that a configuration names.
-func findConfigured(file, side string) (end, error) {
-	config, err := loadConfiguration(file, "")
+func findConfigured(cmd *cobra.Command, file, side string) (end, error) {
+	if err := loadEnvFiles(cmd); err != nil {
+		return end{}, err
+	}
+	config, err := readConfiguration(file, "")
 	if err != nil {
 		return end{}, err
 	}

@@ -27,7 +27,7 @@ sessions (an estimate), and logins by result since the process began.`,
 		Args: arguments(0),
 		RunE: run(runStats),
 	}
-	adminFlags(cmd)
+	configFlags(cmd)
 	jsonFlag(cmd)
 	return cmd
 }
@@ -102,7 +102,7 @@ begins with a dash is written last, behind --.`,
 		Args: arguments(1),
 		RunE: run(runUser),
 	}
-	adminFlags(cmd)
+	configFlags(cmd)
 	jsonFlag(cmd)
 	cmd.Flags().String("appid", "", "The mini program; may be left out if there is one")
 	return cmd
@@ -172,7 +172,7 @@ in the application.`,
 		Args: arguments(1),
 		RunE: run(runRevoke),
 	}
-	adminFlags(cmd)
+	configFlags(cmd)
 	jsonFlag(cmd)
 	cmd.Flags().String("appid", "", "The mini program; may be left out if there is one")
 	cmd.Flags().String("session", "", "End only the session with this id, as the command user shows it")

@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 )
@@ -102,4 +103,15 @@ func (s *sealer) open(storageKey string, sealed []byte) (plain []byte, old bool,
 		err = ErrDamaged
 	}
 	return nil, false, err
+}
+
+// KeyID returns the id that names an encryption key in what it sealed, so that
+// two keys can be compared without showing them. It is empty for a text of
+// another length than KeySize.
+func KeyID(key []byte) string {
+	k, err := newSealingKey(key)
+	if err != nil || len(key) != KeySize {
+		return ""
+	}
+	return hex.EncodeToString(k.header[1:])
 }

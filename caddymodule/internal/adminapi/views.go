@@ -13,6 +13,7 @@ import (
 // on through reloads.
 type Stats struct {
 	Store        Store              `json:"store"`
+	KeyID        string             `json:"key_id"`             // of the encryption key that seals
 	Sessions     *int64             `json:"sessions,omitempty"` // estimated; absent if the store cannot count
 	Logins       map[string]int64   `json:"logins"`             // by result, all mini programs together
 	MiniPrograms []MiniProgramStats `json:"mini_programs"`
