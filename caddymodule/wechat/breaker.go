@@ -17,9 +17,9 @@ const (
 	breakerOpen = 10 * time.Second
 )
 
-// A breaker keeps exchanges from WeChat while they are of no use, so that users
-// wait for nothing, their codes are not burnt, and quotas are left alone. Each
-// mini program has its own: the wrong secret of one does not stop another.
+// A breaker keeps exchanges from WeChat while WeChat is down, overloaded or out of quota, so
+// that users do not wait in vain and their codes stay good. Each mini program has its own,
+// since WeChat counts quotas by mini program.
 type breaker struct {
 	circuit *gobreaker.CircuitBreaker[Code2Session]
 	until   atomic.Int64 // when it last opened plus breakerOpen, in Unix nanoseconds
@@ -43,30 +43,18 @@ func newBreaker() *breaker {
 	return b
 }
 
-// isHealthy says that WeChat answered as it should, be it that the code was
-// bad: a client must not be able to open the breaker for everyone.
+// isHealthy reports whether WeChat answered, be it that it refused the code.
 func isHealthy(err error) bool {
-	if err == nil {
-		return true
-	}
 	var e *Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	return e.Kind == InvalidCode || e.Kind == CodeUsed || e.Kind == UserBlocked
+	return err == nil || errors.As(err, &e) && e.HasErrcode && !e.outage
 }
 
-// saysNothing says that an outcome tells neither way whether WeChat is of use: the
-// caller went away, or WeChat answered with an errcode that concerns the one
-// user or that nobody knows. 45011 is the limit of one user, who must not be able to
-// open the breaker for everyone by logging in in a loop.
+// saysNothing reports whether an outcome does not show if WeChat is of use: the caller went
+// away, or the reply was one that a firewall may have given to the client's code, such as a
+// page of status 403 or a reset. A client must not be able to open the breaker for all others.
 func saysNothing(err error) bool {
 	var e *Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	return e.Kind == Canceled || e.Kind == RateLimited ||
-		e.Kind == RejectedGateway && !isConfiguration(e.Errcode)
+	return errors.As(err, &e) && !e.outage && !e.HasErrcode
 }
 
 // refusal returns the error to give without waiting for a place, or nil.
@@ -86,8 +74,8 @@ func (b *breaker) do(exchange func() (Code2Session, error)) (Code2Session, error
 	return session, err
 }
 
-// openError says when the breaker lets the next exchange through. While one is
-// being tried, nobody knows.
+// openError returns the refusal of an open breaker. Its RetryAfter is when the next exchange
+// is let through, or a guess while one is being tried.
 func (b *breaker) openError() *Error {
 	left := time.Until(time.Unix(0, b.until.Load()))
 	return &Error{

@@ -35,27 +35,29 @@ func TestWhatOpensTheBreaker(t *testing.T) {
 		opens  bool
 	}{
 		{"timeout", fakewechat.Script{Hold: true}, true},
-		{"hang-up", fakewechat.Script{HangUp: fakewechat.HangUpBefore}, true},
-		{"garbage", fakewechat.Body("garbage"), true},
+		{"status 500", fakewechat.Script{Status: 500}, true},
 		{"status 502", fakewechat.Script{Status: 502}, true},
 		{"-1", fakewechat.Errcode(-1), true},
 		{"45009", fakewechat.Errcode(45009), true},
-		{"40013", fakewechat.Errcode(40013), true},
-		{"40125", fakewechat.Errcode(40125), true},
-		{"40164", fakewechat.Errcode(40164), true},
-		{"41002", fakewechat.Errcode(41002), true},
-		{"41004", fakewechat.Errcode(41004), true},
-		{"40002", fakewechat.Errcode(40002), true},
-		{"48001", fakewechat.Errcode(48001), true},
-		{"48004", fakewechat.Errcode(48004), true},
 
-		// What a client can bring about must not shut the others out.
+		// What a client's code can bring about must not shut the others out: a firewall
+		// may answer so to a code that looks like an attack.
+		{"hang-up", fakewechat.Script{HangUp: fakewechat.HangUpBefore}, false},
+		{"hang-up in the body", fakewechat.Script{HangUp: fakewechat.HangUpAfter}, false},
+		{"garbage", fakewechat.Body("<html>403 Forbidden</html>"), false},
+		{"no openid", fakewechat.Body("{}"), false},
+		{"status 403", fakewechat.Script{Status: 403}, false},
+		{"status 414", fakewechat.Script{Status: 414}, false},
+		{"redirect", fakewechat.Script{Redirect: "/blocked"}, false},
 		{"40029", fakewechat.Errcode(40029), false},
 		{"40163", fakewechat.Errcode(40163), false},
 		{"40226", fakewechat.Errcode(40226), false},
 		{"45011", fakewechat.Errcode(45011), false},
 		{"41008", fakewechat.Errcode(41008), false},
 		{"50002", fakewechat.Errcode(50002), false},
+		{"40013", fakewechat.Errcode(40013), false},
+		{"40125", fakewechat.Errcode(40125), false},
+		{"40164", fakewechat.Errcode(40164), false},
 		{"unknown errcode", fakewechat.Errcode(12345), false},
 	}
 	for _, tt := range tests {
@@ -82,12 +84,12 @@ func TestASuccessStartsTheBreakersCountAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, fake := newMemClient(t, nil)
 		for range 3 {
-			failures := fakewechat.Errcode(40125)
+			failures := fakewechat.Errcode(45009)
 			failures.Calls = 4
 			fake.Script(failures)
 			for range 4 {
 				_, err := client.Code2Session(t.Context(), appID, "code")
-				requireKind(t, wechat.RejectedGateway, err)
+				requireKind(t, wechat.Busy, err)
 			}
 			requireLogin(t, client, fake)
 		}
@@ -134,10 +136,10 @@ func TestTheBreakerClosesByItself(t *testing.T) {
 func TestAFailedProbeOpensTheBreakerAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, fake := newMemClient(t, nil)
-		fake.Script(fakewechat.Script{Errcode: new(int64(40164)), Calls: 6})
+		fake.Script(fakewechat.Script{Errcode: new(int64(45009)), Calls: 6})
 		for range 5 {
 			_, err := client.Code2Session(t.Context(), appID, "code")
-			requireKind(t, wechat.RejectedGateway, err)
+			requireKind(t, wechat.Busy, err)
 		}
 		pass(10*time.Second + time.Millisecond)
 		require.False(t, isOpen(t, client, fake, appID), "this is the probe")
@@ -151,10 +153,10 @@ func TestAFailedProbeOpensTheBreakerAgain(t *testing.T) {
 func TestACanceledProbeProvesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, fake := newMemClient(t, nil)
-		fake.Script(fakewechat.Script{Errcode: new(int64(40164)), Calls: 5}, fakewechat.Script{Hold: true})
+		fake.Script(fakewechat.Script{Errcode: new(int64(45009)), Calls: 5}, fakewechat.Script{Hold: true})
 		for range 5 {
 			_, err := client.Code2Session(t.Context(), appID, "code")
-			requireKind(t, wechat.RejectedGateway, err)
+			requireKind(t, wechat.Busy, err)
 		}
 		pass(10*time.Second + time.Millisecond)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -213,10 +215,10 @@ func TestTheBreakerRefusesThoseWhoWait(t *testing.T) {
 func TestTheBreakerRefusesBeforeTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, fake := newMemClient(t, func(cfg *wechat.Config) { cfg.Concurrency = 1 })
-		fake.Script(fakewechat.Script{Errcode: new(int64(40164)), Calls: 5}, fakewechat.Script{Hold: true})
+		fake.Script(fakewechat.Script{Errcode: new(int64(45009)), Calls: 5}, fakewechat.Script{Hold: true})
 		for range 5 {
 			_, err := client.Code2Session(t.Context(), appID, "code")
-			requireKind(t, wechat.RejectedGateway, err)
+			requireKind(t, wechat.Busy, err)
 		}
 		var other sync.WaitGroup
 		other.Go(func() {

@@ -27,11 +27,11 @@ type Client struct {
 	endpoint  *url.URL
 	timeout   time.Duration
 	transport *http.Transport
-	places    chan struct{} // holds one value per call in flight
+	turns     *turns
 	programs  map[string]*program
 }
 
-// A program is a mini program and what the Client knows of its luck.
+// A program is a mini program with its circuit breaker.
 type program struct {
 	MiniProgram
 	breaker *breaker
@@ -60,7 +60,7 @@ func NewClient(cfg Config) (*Client, error) {
 		endpoint:  base,
 		timeout:   cfg.Timeout,
 		transport: newTransport(cfg, proxy),
-		places:    make(chan struct{}, cfg.Concurrency),
+		turns:     newTurns(cfg.Concurrency),
 		programs:  programs,
 	}, nil
 }
@@ -69,8 +69,8 @@ func NewClient(cfg Config) (*Client, error) {
 // when a gateway is reloaded, logins that were begun must not die of it.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// InFlight returns how many exchanges have a place just now.
-func (c *Client) InFlight() int { return len(c.places) }
+// InFlight returns how many exchanges have a place.
+func (c *Client) InFlight() int { return c.turns.inFlight() }
 
 // Code2Session exchanges a code of the mini program appID for the user's
 // session. The code is sent as it is, whatever characters it has; its length
@@ -84,6 +84,12 @@ func (c *Client) InFlight() int { return len(c.places) }
 // may be lost: callers that share an exchange should not let it hang on the
 // context of one of them.
 func (c *Client) Code2Session(ctx context.Context, appID, code string) (Code2Session, error) {
+	return c.Code2SessionFrom(ctx, "", appID, code)
+}
+
+// Code2SessionFrom is Code2Session for a login that came from source, such as a client's
+// address. While more calls wait than may be in flight, the sources take turns.
+func (c *Client) Code2SessionFrom(ctx context.Context, source, appID, code string) (Code2Session, error) {
 	p := c.programs[appID]
 	switch {
 	case p == nil:
@@ -98,10 +104,10 @@ func (c *Client) Code2Session(ctx context.Context, appID, code string) (Code2Ses
 	}
 	bounded, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	if err := c.takePlace(ctx); err != nil {
+	if err := c.turns.take(ctx, source, c.timeout/2); err != nil {
 		return Code2Session{}, err
 	}
-	defer func() { <-c.places }()
+	defer c.turns.release()
 
 	// The breaker is asked again: it may have opened during the wait.
 	return p.breaker.do(func() (Code2Session, error) {
@@ -115,25 +121,6 @@ func (c *Client) Code2Session(ctx context.Context, appID, code string) (Code2Ses
 		}
 		return Code2Session{}, err
 	})
-}
-
-// takePlace waits for a free place among the calls in flight.
-func (c *Client) takePlace(ctx context.Context) *Error {
-	select {
-	case c.places <- struct{}{}:
-		return nil
-	default:
-	}
-	timer := time.NewTimer(c.timeout / 2)
-	defer timer.Stop()
-	select {
-	case c.places <- struct{}{}:
-		return nil
-	case <-timer.C:
-		return &Error{Kind: Busy, Reason: "too many calls are in flight", RetryAfter: busyRetryAfter}
-	case <-ctx.Done():
-		return canceled(ctx.Err(), false)
-	}
 }
 
 func canceled(cause error, sent bool) *Error {
@@ -195,13 +182,18 @@ func (c *Client) ask(ctx context.Context, p *program, secret, code string) (Code
 	return session, err
 }
 
-// redact takes secret words out of what WeChat wrote, should it echo them.
+// minRedacted is how long a word must be to be looked for in what WeChat wrote. A client
+// chooses its code, and a short one would take the words of the text apart.
+const minRedacted = 8
+
+// redact replaces secret words in what WeChat wrote, should it echo them.
 func redact(s string, words ...string) string {
+	var pairs []string
 	for _, word := range words {
-		if word != "" {
-			s = strings.ReplaceAll(s, word, "[redacted]")
-			s = strings.ReplaceAll(s, url.QueryEscape(word), "[redacted]")
+		if len(word) >= minRedacted {
+			pairs = append(pairs, word, "[redacted]", url.QueryEscape(word), "[redacted]")
 		}
 	}
-	return s
+	// One pass: what was put in is not searched.
+	return strings.NewReplacer(pairs...).Replace(s)
 }

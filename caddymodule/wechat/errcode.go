@@ -51,9 +51,9 @@ func errcodeError(errcode int64) *Error {
 	case errcodeTooOften:
 		e.Kind, e.RetryAfter = RateLimited, quotaRetryAfter
 	case errcodeSystemBusy:
-		e.Kind, e.RetryAfter, e.Reason = Busy, busyRetryAfter, "WeChat's system is busy"
+		e.Kind, e.RetryAfter, e.Reason, e.outage = Busy, busyRetryAfter, "WeChat's system is busy", true
 	case errcodeDailyQuota:
-		e.Kind, e.RetryAfter, e.Reason = Busy, quotaRetryAfter, "the mini program's daily quota is used up"
+		e.Kind, e.RetryAfter, e.Reason, e.outage = Busy, quotaRetryAfter, "the mini program's daily quota is used up", true
 	case errcodeInvalidGrant:
 		e.Reason = "the grant_type is invalid"
 	case errcodeInvalidAppID:
@@ -82,15 +82,4 @@ func errcodeError(errcode int64) *Error {
 		e.Reason = "the errcode is unknown"
 	}
 	return e
-}
-
-// isConfiguration says that an errcode comes from the mini program's set-up,
-// so that no user's code will fare better until its operator acts.
-func isConfiguration(errcode int64) bool {
-	switch errcode {
-	case errcodeInvalidGrant, errcodeInvalidAppID, errcodeInvalidSecret, errcodeIPNotAllowed,
-		errcodeNoAppID, errcodeNoSecret, errcodeUnauthorized, errcodeAPIBanned:
-		return true
-	}
-	return false
 }

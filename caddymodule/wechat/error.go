@@ -91,6 +91,10 @@ type Error struct {
 	// come back with the same code.
 	Sent bool
 
+	// outage is set if only WeChat or the way to it can have caused the error, and not the
+	// code that a client chose. Such errors open the breaker.
+	outage bool
+
 	op    string // what failed; "" for an exchange of a code
 	cause error  // the caller's context.Canceled or context.DeadlineExceeded, else nil
 }

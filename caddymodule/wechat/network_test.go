@@ -157,6 +157,12 @@ func TestUnreachable(t *testing.T) {
 			e := requireKind(t, wechat.BadReply, err, "canary-code", "canary-password")
 			require.Equal(t, tt.reason, e.Reason)
 			require.False(t, e.Sent)
+
+			// No code can cause that, so it opens the breaker.
+			for range 5 {
+				_, err = client.Code2Session(t.Context(), appID, "code")
+			}
+			requireKind(t, wechat.Busy, err)
 		})
 	}
 }

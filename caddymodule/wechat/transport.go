@@ -93,7 +93,9 @@ func roundTrip(ctx context.Context, transport http.RoundTripper, req *http.Reque
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
 		return nil, badReply("the reply is a redirect")
 	case resp.StatusCode != http.StatusOK:
-		return nil, badReply(fmt.Sprintf("the reply's HTTP status is %d", resp.StatusCode))
+		err := badReply(fmt.Sprintf("the reply's HTTP status is %d", resp.StatusCode))
+		err.outage = resp.StatusCode >= 500
+		return nil, err
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	if err != nil {
@@ -113,9 +115,9 @@ func networkError(err error, sent bool) *Error {
 		if sent {
 			reason = "no complete reply in time"
 		}
-		return &Error{Kind: Timeout, Reason: reason, RetryAfter: busyRetryAfter, Sent: sent}
+		return &Error{Kind: Timeout, Reason: reason, RetryAfter: busyRetryAfter, Sent: sent, outage: true}
 	}
-	return &Error{Kind: BadReply, Reason: networkReason(err, sent), Sent: sent}
+	return &Error{Kind: BadReply, Reason: networkReason(err, sent), Sent: sent, outage: !sent}
 }
 
 func isTimeout(err error) bool {
