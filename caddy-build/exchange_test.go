@@ -277,7 +277,7 @@ func TestNoTokenMapsToAForeignOpenID(t *testing.T) {
 func TestClientBytesStayLiteral(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	for _, code := range []string{
-		"{env.WX_SECRET}", "{http.request.host}", "{$HOME}", "x&appid=" + gatewaytest.OtherAppID, "%26", "a#b", "a+b", "a%2Bb", "a=b", "😀", "\\u0041", `"`,
+		"a+b", "a=b", "a/b", "../a", "~a", "A.b_c-d", strings.Repeat("a", 128),
 	} {
 		t.Run(code, func(t *testing.T) {
 			encoded, err := json.Marshal(map[string]string{"code": code})
@@ -287,6 +287,17 @@ func TestClientBytesStayLiteral(t *testing.T) {
 		})
 	}
 	before := len(g.WeChat.Calls())
+	for _, code := range []string{
+		"{env.WX_SECRET}", "{http.request.host}", "{$HOME}", "x&appid=" + gatewaytest.OtherAppID, "%26", "a#b", "a%2Bb", "😀", "\\u0041", `"`, "<script>", "a'b", "a;b", "a\nb", "a\x7fb",
+	} {
+		t.Run("not a code "+strconv.Quote(code), func(t *testing.T) {
+			encoded, err := json.Marshal(map[string]string{"code": code})
+			require.NoError(t, err)
+			resp := g.Post("/login", string(encoded))
+			require.Equal(t, http.StatusBadRequest, resp.Status, resp.Body)
+			require.Contains(t, resp.Body, "a code is 1 to 128 of letters, digits and -._~+/=")
+		})
+	}
 	for name, body := range map[string]string{
 		"CR LF": `{"code":"a\r\nb"}`, "space": `{"code":"a b"}`, "NUL": `{"code":"a\u0000b"}`, "half a surrogate": `{"code":"\ud800"}`,
 		"not UTF-8": "{\"code\":\"\xff\"}", "long": `{"code":"` + strings.Repeat("a", 129) + `"}`, "empty": `{"code":""}`, "null": `{"code":null}`,

@@ -70,6 +70,7 @@ type App struct {
 	wechat  *wechat.Client
 	logins  *exchange
 	limit   *loginRate
+	refused *refusalLog
 	module  StoreModule
 	keys    [][]byte
 	keyFile string // where the key is made on first start; empty if it is configured
@@ -180,6 +181,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.logins = newExchange(a)
 	a.limit = newLoginRate(a.LoginRate)
+	a.refused = newRefusalLog()
 	a.events, err = newLoginEvents(ctx)
 	return err
 }

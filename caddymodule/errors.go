@@ -22,7 +22,7 @@ var (
 	errMethod         = errors.New("method not allowed")
 	errMissingSession = errors.New("no session token")
 	errBodyTooLarge   = errors.New("body too large")
-	errMediaType      = errors.New("media type is neither JSON nor a form")
+	errTooEarly       = errors.New("early data")
 	errCodeSeen       = errors.New("this gateway has seen the code")
 )
 
@@ -55,6 +55,7 @@ func toAnswer(err error) answer {
 	var (
 		bad  badRequest
 		rate tooManyLogins
+		kind mediaTypeError
 		wx   *wechat.Error
 	)
 	switch {
@@ -68,8 +69,10 @@ func toAnswer(err error) answer {
 		return answer{status: http.StatusMethodNotAllowed, name: "method_not_allowed", message: "this method is not allowed here"}
 	case errors.Is(err, errBodyTooLarge):
 		return answer{status: http.StatusRequestEntityTooLarge, name: "body_too_large", message: "the body is too large"}
-	case errors.Is(err, errMediaType):
-		return answer{status: http.StatusUnsupportedMediaType, name: "unsupported_media_type", message: "send application/json or application/x-www-form-urlencoded, in UTF-8"}
+	case errors.As(err, &kind):
+		return answer{status: http.StatusUnsupportedMediaType, name: "unsupported_media_type", message: string(kind)}
+	case errors.Is(err, errTooEarly):
+		return answer{status: http.StatusTooEarly, name: "too_early", message: "send the request again when the TLS handshake is complete"}
 	case errors.Is(err, errCodeSeen):
 		return answer{status: http.StatusUnauthorized, name: "code_used", message: "the code has been used; call wx.login again"}
 	case errors.Is(err, errMissingSession):

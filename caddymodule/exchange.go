@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,20 +24,26 @@ type exchange struct {
 	app     *App
 	codes   *usedCodes
 	flights singleflight.Group
+	lines   *rate.Limiter // of errors about WeChat's replies, which clients may provoke
 	unsent  rate.Sometimes
 }
 
 func newExchange(a *App) *exchange {
-	return &exchange{app: a, codes: takeUsedCodes(), unsent: rate.Sometimes{First: 1, Interval: troubleInterval}}
+	return &exchange{
+		app:    a,
+		codes:  takeUsedCodes(),
+		lines:  rate.NewLimiter(refusalLines, refusalBurst),
+		unsent: rate.Sometimes{First: 1, Interval: troubleInterval},
+	}
 }
 
 func (x *exchange) close() { _, _ = stores.Delete(codesName) }
 
 // login exchanges a code and makes a session. Requests that carry the same code
-// at the same time share one exchange and get the same session; later ones are
-// told that the code is used. The exchange goes on when the client that started
-// it is gone: WeChat has the code by then, and others may wait for it.
-func (x *exchange) login(ctx context.Context, appID, code string) (session.Created, error) {
+// at the same time share one exchange, which is charged to the source of the first, and get
+// the same session; later ones get errCodeSeen. The exchange goes on when the client that
+// started it is gone: WeChat has the code by then, and others may wait for it.
+func (x *exchange) login(ctx context.Context, source netip.Prefix, appID, code string) (session.Created, error) {
 	hash := hashCode(appID, code)
 	flight := x.flights.DoChan(string(hash[:]), func() (value any, err error) {
 		defer func() {
@@ -46,7 +53,7 @@ func (x *exchange) login(ctx context.Context, appID, code string) (session.Creat
 		}()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(x.app.ExchangeTimeout)+storeTime)
 		defer cancel()
-		return x.once(ctx, appID, code, hash)
+		return x.once(ctx, source, appID, code, hash)
 	})
 	select {
 	case result := <-flight:
@@ -57,7 +64,7 @@ func (x *exchange) login(ctx context.Context, appID, code string) (session.Creat
 	}
 }
 
-func (x *exchange) once(ctx context.Context, appID, code string, hash codeHash) (session.Created, error) {
+func (x *exchange) once(ctx context.Context, source netip.Prefix, appID, code string, hash codeHash) (session.Created, error) {
 	// A code is worth a call only if its session can be kept.
 	sessions, err := x.app.sessions()
 	if err != nil {
@@ -69,10 +76,16 @@ func (x *exchange) once(ctx context.Context, appID, code string, hash codeHash) 
 	if !x.codes.claim(hash) {
 		return session.Created{}, errCodeSeen
 	}
-	user, err := x.ask(ctx, appID, code)
+	refund, err := x.app.limit.take(source, exchanges)
+	if err != nil {
+		x.codes.release(hash)
+		return session.Created{}, err
+	}
+	user, err := x.ask(ctx, source, appID, code)
 	if err != nil {
 		if wx, ok := errors.AsType[*wechat.Error](err); ok && !wx.Sent {
 			x.codes.release(hash)
+			refund()
 		}
 		x.report(appID, err)
 		return session.Created{}, err
@@ -90,23 +103,24 @@ func (x *exchange) once(ctx context.Context, appID, code string, hash codeHash) 
 	return created, nil
 }
 
-// report logs what the operator or WeChat has to mend, once for each exchange.
-// What a client did wrong is in the line of its login.
+// report logs what the operator or WeChat has to fix. What a client did wrong is in the line
+// of its login.
 func (x *exchange) report(appID string, err error) {
 	wx, ok := errors.AsType[*wechat.Error](err)
 	if !ok || toAnswer(err).status < http.StatusInternalServerError {
 		return
 	}
-	tell := func() {
+	write := func() {
 		x.app.logger.Error("exchange with WeChat failed",
 			append(wechatFields(wx), zap.String("appid", appID), zap.String("result", string(wx.Kind)))...)
 	}
-	if wx.Sent {
-		tell()
-		return
+	switch {
+	case !wx.Sent:
+		// It is the same trouble for every login.
+		x.unsent.Do(write)
+	case x.lines.Allow():
+		write()
 	}
-	// Nothing was sent: it is one and the same trouble that every login meets.
-	x.unsent.Do(tell)
 }
 
 // wechatFields are what the log says of WeChat's answer: its support asks for
@@ -126,12 +140,12 @@ func wechatFields(err *wechat.Error) []zap.Field {
 	return fields
 }
 
-func (x *exchange) ask(ctx context.Context, appID, code string) (wechat.Code2Session, error) {
+func (x *exchange) ask(ctx context.Context, source netip.Prefix, appID, code string) (wechat.Code2Session, error) {
 	m := x.app.metrics
 	m.inFlight.Inc()
 	defer m.inFlight.Dec()
 	start := time.Now()
-	user, err := x.app.wechat.Code2Session(ctx, appID, code)
+	user, err := x.app.wechat.Code2SessionFrom(ctx, source.String(), appID, code)
 	m.exchanges.WithLabelValues(appID).Observe(time.Since(start).Seconds())
 	return user, err
 }

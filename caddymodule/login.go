@@ -1,22 +1,20 @@
 package caddymodule
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/strictjson"
 	"github.com/wxgate/wxgate/caddymodule/session"
@@ -25,15 +23,14 @@ import (
 
 const (
 	maxLoginBody = 4 << 10
-	maxCode      = 128
 
-	// loginBodyTime is how long a client may take to send these 4 KiB.
-	loginBodyTime = 10 * time.Second
+	// loginBodyTimeout is how long a client may take to send these 4 KiB.
+	loginBodyTimeout = 10 * time.Second
 )
 
 const (
 	errNotLoginJSON = badRequest(`the body is not JSON like {"code":"…"}`)
-	errLoginTwice   = badRequest("code or appid stands twice")
+	errLoginTwice   = badRequest("code or appid is given twice")
 )
 
 // loginRequest is what a client sends to log in.
@@ -60,8 +57,19 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) (appID string, c
 	if r.Method != http.MethodPost {
 		return "", created, errMethod
 	}
-	if err := h.app.limit.take(r); err != nil {
-		return "", created, err
+	source := sourceOf(r)
+	appID, created, err = h.loginFrom(source, w, r)
+	if refusedByGateway(err) {
+		if _, over := h.app.limit.take(source, refusals); over != nil {
+			err = over
+		}
+	}
+	return appID, created, err
+}
+
+func (h *Handler) loginFrom(source netip.Prefix, w http.ResponseWriter, r *http.Request) (appID string, created session.Created, err error) {
+	if isEarlyData(r) {
+		return "", created, errTooEarly
 	}
 	req, err := readLogin(w, r)
 	if err != nil {
@@ -70,33 +78,85 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) (appID string, c
 	if appID, err = h.chooseApp(req.AppID, r.Header["Referer"]); err != nil {
 		return "", created, err
 	}
-	created, err = h.app.logins.login(r.Context(), appID, req.Code)
+	created, err = h.app.logins.login(r.Context(), source, appID, req.Code)
 	return appID, created, err
+}
+
+// refusedByGateway reports whether a login was refused because of what the client sent, and
+// WeChat was not asked.
+func refusedByGateway(err error) bool {
+	return errors.As(err, new(badRequest)) || errors.As(err, new(mediaTypeError)) ||
+		errors.Is(err, errBodyTooLarge) || errors.Is(err, errCodeSeen) || errors.Is(err, errTooEarly)
+}
+
+// isEarlyData reports whether the request may be a replay: it was sent before the end of the
+// TLS handshake, to this server or to a proxy in front (RFC 8470).
+func isEarlyData(r *http.Request) bool {
+	return slices.Contains(r.Header["Early-Data"], "1") || r.TLS != nil && !r.TLS.HandshakeComplete
 }
 
 // readLogin reads the body, in bounded memory and time.
 func readLogin(w http.ResponseWriter, r *http.Request) (loginRequest, error) {
-	mediaType, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || !isUTF8(params["charset"]) {
-		return loginRequest{}, errMediaType
-	}
-	parse := parseLoginJSON
-	switch mediaType {
-	case "application/json":
-	case "application/x-www-form-urlencoded":
-		parse = parseLoginForm
-	default:
-		return loginRequest{}, errMediaType
-	}
-	body, err := readBody(w, r, maxLoginBody, loginBodyTime)
+	mediaType, err := plainMediaType(r.Header)
 	if err != nil {
 		return loginRequest{}, err
 	}
-	return parse(body)
+	isForm := mediaType == "application/x-www-form-urlencoded"
+	if !isForm && mediaType != "application/json" {
+		return loginRequest{}, contentTypeError(r.Header, "send application/json or application/x-www-form-urlencoded")
+	}
+	body, err := readBody(w, r, maxLoginBody, loginBodyTimeout)
+	switch {
+	case err != nil:
+		return loginRequest{}, err
+	case !isForm:
+		return parseLoginJSON(body)
+	case bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")):
+		return loginRequest{}, contentTypeError(r.Header, "but the body is JSON: send application/json")
+	}
+	return parseLoginForm(body)
 }
 
-// readBody reads a whole body of at most limit bytes, and gives a slow client
-// up after a time.
+// mediaTypeError is returned for a Content-Type or Content-Encoding that is not taken. Its
+// text is the message to the client.
+type mediaTypeError string
+
+func (e mediaTypeError) Error() string { return string(e) }
+
+// maxShownHeader bounds what a message quotes of a header.
+const maxShownHeader = 100
+
+func headerError(header http.Header, name, cure string) error {
+	value := strings.Join(header[name], ", ")
+	if len(value) > maxShownHeader {
+		value = value[:maxShownHeader] + "…"
+	}
+	return mediaTypeError(fmt.Sprintf("%s is %q; %s", name, value, cure))
+}
+
+func contentTypeError(header http.Header, cure string) error {
+	return headerError(header, "Content-Type", cure)
+}
+
+// plainMediaType returns the media type of a body that is not encoded and in UTF-8.
+func plainMediaType(header http.Header) (string, error) {
+	if encoding := header["Content-Encoding"]; len(encoding) > 0 && !slices.Equal(encoding, []string{"identity"}) {
+		return "", headerError(header, "Content-Encoding", "send the body without one")
+	}
+	if len(header["Content-Type"]) != 1 {
+		return "", contentTypeError(header, "send one")
+	}
+	mediaType, params, err := mime.ParseMediaType(header["Content-Type"][0])
+	if err != nil {
+		return "", contentTypeError(header, "send one media type")
+	}
+	if !isUTF8(params["charset"]) {
+		return "", contentTypeError(header, "send UTF-8")
+	}
+	return mediaType, nil
+}
+
+// readBody reads a whole body of at most limit bytes, in a bounded time.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, within time.Duration) ([]byte, error) {
 	control := http.NewResponseController(w)
 	// Not every connection has deadlines; then the server's own hold.
@@ -118,8 +178,8 @@ func isUTF8(charset string) bool {
 }
 
 // parseLoginJSON reads {"code":"…","appid":"…"}; other members are the client's
-// business. A member is taken under its exact name and once, so that nobody in front
-// of the gateway reads another code than it does.
+// business. A member is taken under its exact name and once, so that a proxy in front
+// of the gateway cannot read another code than it does.
 func parseLoginJSON(body []byte) (loginRequest, error) {
 	object, err := strictjson.Parse(body)
 	if err != nil {
@@ -165,33 +225,29 @@ func parseLoginForm(body []byte) (loginRequest, error) {
 	return checkLogin(one("code"), one("appid"))
 }
 
-// checkLogin refuses what no code of WeChat looks like. What passes is sent to
-// WeChat as that very text.
+// codePattern is the form of a code. WeChat's have 32 letters and digits; the other characters
+// are those of tokens and base64.
+var codePattern = regexp.MustCompile(`^[A-Za-z0-9._~+/=-]{1,128}$`)
+
+// checkLogin refuses what no code of WeChat looks like, so that a client cannot make a
+// firewall on the way to WeChat answer. What passes is sent as that very text.
 func checkLogin(code, appID *string) (loginRequest, error) {
 	switch {
 	case code == nil || *code == "":
 		return loginRequest{}, badRequest("the code of wx.login is missing")
-	case len(*code) > maxCode:
-		return loginRequest{}, badRequest("the code is longer than 128 bytes")
 	case *code == wechat.MockCodeText:
 		return loginRequest{}, badRequest("this code is the developer tools' mock: open the project with a real appid")
-	case !utf8.ValidString(*code) || strings.ContainsFunc(*code, notInCode):
-		return loginRequest{}, badRequest("the code holds spaces or control characters")
+	case !codePattern.MatchString(*code):
+		return loginRequest{}, badRequest("a code is 1 to 128 of letters, digits and -._~+/=")
 	}
 	req := loginRequest{Code: *code}
 	if appID != nil {
 		req.AppID = *appID
 		if checkAppID(req.AppID) != nil {
-			return loginRequest{}, badRequest("the appid is not one")
+			return loginRequest{}, badRequest("appid is not an appid: it is wx and 16 hex digits")
 		}
 	}
 	return req, nil
-}
-
-// notInCode also refuses the replacement character: it is what JSON makes of
-// half a surrogate, which is not the text that the client sent.
-func notInCode(c rune) bool {
-	return unicode.IsSpace(c) || unicode.IsControl(c) || c == utf8.RuneError
 }
 
 // refererPattern is what WeChat sends as Referer of every request of a mini
@@ -237,6 +293,9 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Handler) logout(r *http.Request) (*session.Session, error) {
+	if isEarlyData(r) {
+		return nil, errTooEarly
+	}
 	s, token, err := h.authenticate(r)
 	if err != nil {
 		return nil, err
@@ -247,46 +306,4 @@ func (h *Handler) logout(r *http.Request) (*session.Session, error) {
 	}
 	_, err = sessions.Revoke(r.Context(), token)
 	return s, err
-}
-
-// recordLogin counts a login and leaves its line in the log.
-func (a *App) recordLogin(r *http.Request, appID string, created session.Created, err error) {
-	result := resultOK
-	fields := []zap.Field{zap.String("appid", appID), zap.String("client_ip", clientIP(r))}
-	if err != nil {
-		result = toAnswer(err).name
-		if wx, ok := errors.AsType[*wechat.Error](err); ok {
-			fields = append(fields, wechatFields(wx)...)
-		}
-	} else {
-		fields = append(fields, zap.String("user", a.hashOpenID(created.Session.AppID, created.Session.OpenID)), zap.String("session", created.Session.ID))
-		if len(created.Evicted) > 0 {
-			fields = append(fields, zap.Strings("evicted", created.Evicted))
-		}
-	}
-	a.metrics.logins.WithLabelValues(appID, result).Inc()
-	a.logger.Info("login", append(fields, zap.String("result", result))...)
-	a.events.login(appID, created.Session, result, a.hashOpenID)
-}
-
-// recordEnd leaves the line of a logout or revocation in the log.
-func (a *App) recordEnd(what string, s *session.Session, clientIP string, err error) {
-	result := resultOK
-	if err != nil {
-		result = toAnswer(err).name
-	}
-	a.logger.Info(what,
-		zap.String("appid", s.AppID),
-		zap.String("user", a.hashOpenID(s.AppID, s.OpenID)),
-		zap.String("session", s.ID),
-		zap.String("client_ip", clientIP),
-		zap.String("result", result))
-}
-
-// hashOpenID names a user in logs and events without telling who it is.
-func (a *App) hashOpenID(appID, openID string) string {
-	h := sha256.New()
-	h.Write(a.logSalt)
-	h.Write([]byte(appID + "\x00" + openID))
-	return hex.EncodeToString(h.Sum(nil)[:8])
 }

@@ -5,17 +5,19 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/maypok86/otter/v2"
-	"golang.org/x/time/rate"
 )
 
 // LoginRate limits how often one client address may log in.
 type LoginRate struct {
-	// How many logins in one window; they may come all at once. Default: 600
+	// How many logins in one window; they may come all at once. Only what is
+	// sent to WeChat counts. An IPv6 client counts for its /64, and for its /48
+	// at ten times the rate. Default: 600
 	Events int `json:"events,omitempty"`
 
 	// The window. Default: 1m
@@ -29,8 +31,11 @@ const (
 	defaultLoginEvents = 600
 	defaultLoginWindow = time.Minute
 
+	// siteFactor is how many times the rate of a /64 an IPv6 /48 has.
+	siteFactor = 10
+
 	// maxAddresses bounds the memory: beyond it the addresses that were
-	// quiet the longest start afresh.
+	// quiet the longest are forgotten.
 	maxAddresses = 100_000
 )
 
@@ -56,57 +61,97 @@ func (l *LoginRate) check() error {
 	return nil
 }
 
-// loginRate counts logins by address: a token bucket for each. An address that
-// was quiet for a whole window has a full bucket again, so forgetting it then
-// changes nothing.
+// loginRate limits logins by address. An address that was quiet for a whole window has its
+// whole allowance again, so forgetting it then changes nothing.
 type loginRate struct {
-	limit   rate.Limit
-	burst   int
-	buckets *otter.Cache[netip.Prefix, *rate.Limiter] // nil: no limit
+	now        func() time.Time
+	interval   time.Duration // between two logins at the rate
+	window     time.Duration
+	allowances *otter.Cache[netip.Prefix, *allowance] // nil: no limit
+}
+
+// A budget is one of the two things that an address has an allowance of. They are apart, so
+// that requests that are no logins do not use up the logins of others behind the address.
+type budget int
+
+const (
+	exchanges budget = iota // what is sent to WeChat
+	refusals                // what the gateway refuses by itself
+	budgets
+)
+
+// An allowance is the leaky buckets of an address (GCRA).
+type allowance struct {
+	mu   sync.Mutex
+	next [budgets]time.Time // when the bucket is empty
 }
 
 func newLoginRate(cfg *LoginRate) *loginRate {
-	l := new(loginRate)
+	l := &loginRate{now: time.Now}
 	if cfg.Off {
 		return l
 	}
-	window := time.Duration(cfg.Window)
-	l.limit = rate.Limit(float64(cfg.Events) / window.Seconds())
-	l.burst = cfg.Events
-	l.buckets = otter.Must(&otter.Options[netip.Prefix, *rate.Limiter]{
+	l.window = time.Duration(cfg.Window)
+	l.interval = max(l.window/time.Duration(cfg.Events), 1)
+	l.allowances = otter.Must(&otter.Options[netip.Prefix, *allowance]{
 		MaximumSize:      maxAddresses,
-		ExpiryCalculator: otter.ExpiryAccessing[netip.Prefix, *rate.Limiter](window),
+		ExpiryCalculator: otter.ExpiryAccessing[netip.Prefix, *allowance](l.window),
 	})
 	return l
 }
 
-// take returns nil, or how long the address has to wait. A client without an
-// address (a unix socket whose peer is not a trusted proxy) is not limited:
-// one bucket for all of them would let one user lock out the rest.
-func (l *loginRate) take(r *http.Request) error {
-	if l.buckets == nil {
-		return nil
+// take charges a login to its source. It returns a function that takes the charge back, or
+// tooManyLogins. The invalid source is not limited: see sourceOf.
+func (l *loginRate) take(source netip.Prefix, b budget) (refund func(), err error) {
+	if l.allowances == nil || !source.IsValid() {
+		return func() {}, nil
 	}
-	// The zero address, which is not valid, stands for none.
-	address, _ := netip.ParseAddr(clientIP(r))
-	if !address.IsValid() {
-		return nil
+	refund, err = l.charge(source, b, l.interval)
+	if err != nil || !source.Addr().Is6() {
+		return refund, err
 	}
-	prefix := addressPrefix(address)
-	bucket, ok := l.buckets.GetIfPresent(prefix)
-	if !ok {
-		bucket, _ = l.buckets.SetIfAbsent(prefix, rate.NewLimiter(l.limit, l.burst))
+	site, _ := source.Addr().Prefix(48) // an IPv6 address has these bits
+	refundSite, err := l.charge(site, b, max(l.interval/siteFactor, 1))
+	if err != nil {
+		refund()
+		return nil, err
 	}
-	reservation := bucket.Reserve()
-	if delay := reservation.Delay(); delay > 0 {
-		reservation.Cancel()
-		return tooManyLogins{retryAfter: delay}
-	}
-	return nil
+	return func() { refund(); refundSite() }, nil
 }
 
-// addressPrefix is whom an address counts for: an IPv6 host has a whole /64.
-func addressPrefix(address netip.Addr) netip.Prefix {
+func (l *loginRate) charge(prefix netip.Prefix, b budget, interval time.Duration) (refund func(), err error) {
+	a, ok := l.allowances.GetIfPresent(prefix)
+	if !ok {
+		a, _ = l.allowances.SetIfAbsent(prefix, new(allowance))
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := l.now()
+	next := a.next[b]
+	if next.Before(now) {
+		next = now
+	}
+	next = next.Add(interval)
+	if wait := next.Sub(now) - l.window; wait > 0 {
+		return nil, tooManyLogins{retryAfter: wait}
+	}
+	a.next[b] = next
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.next[b] = a.next[b].Add(-interval)
+	}, nil
+}
+
+// sourceOf returns the prefix that a client counts for: its IPv4 address or its IPv6 /64,
+// which one host has for itself. It is invalid for a client without an address (a unix socket
+// whose peer is not a trusted proxy): one allowance for all of them would let one user lock
+// out the others.
+func sourceOf(r *http.Request) netip.Prefix {
+	address, err := netip.ParseAddr(clientIP(r))
+	if err != nil {
+		return netip.Prefix{}
+	}
 	address = address.Unmap().WithZone("")
 	bits := address.BitLen()
 	if address.Is6() {
@@ -117,12 +162,12 @@ func addressPrefix(address netip.Addr) netip.Prefix {
 }
 
 func (l *loginRate) close() {
-	if l.buckets != nil {
-		l.buckets.StopAllGoroutines()
+	if l.allowances != nil {
+		l.allowances.StopAllGoroutines()
 	}
 }
 
-// clientIP is the client's address as Caddy sees it: behind a trusted proxy
+// clientIP returns the client's address as Caddy sees it: behind a trusted proxy
 // the forwarded one, and never one that a client made up.
 func clientIP(r *http.Request) string {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
