@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -148,6 +149,25 @@ func TestDoctorNamesFaultAndFix(t *testing.T) {
 			},
 			status: faulty, want: []string{"another process has", "--address"},
 		},
+		"a store that cannot be made": {
+			change: []string{"wechat_api", "store badger /proc/wxgate/sessions {\nmin_free 0B\n}\nwechat_api"},
+			status: faulty, want: []string{"store badger /proc/wxgate/sessions", "cannot write to /proc", "another: store badger <dir>"},
+		},
+		"a store that is a file": {
+			change: []string{"wechat_api", "store badger /etc/passwd\nwechat_api"},
+			status: faulty, want: []string{"store badger /etc/passwd", "not a directory"},
+		},
+		"a store of another user": {
+			prepare: func(t *testing.T, g *gatewaytest.Gateway) []string {
+				dir := filepath.Join(g.Dir, "theirs")
+				require.NoError(t, os.Mkdir(dir, 0o755))
+				if os.Chown(dir, 12345, 12345) != nil {
+					dir = "/etc" // this user is not root
+				}
+				return []string{"wechat_api", "store badger " + dir + "\nwechat_api"}
+			},
+			status: doubtful, want: []string{"belongs to another user", "sudo -u wxgate"},
+		},
 		"a Redis that is down": {
 			change: []string{"wechat_api", "encryption_key {env.KEY}\nstore redis 127.0.0.1:1\nwechat_api"},
 			env:    []string{"KEY=" + someKey},
@@ -210,6 +230,13 @@ func TestDoctorNamesFaultAndFix(t *testing.T) {
 			change: []string{"request>headers>3rd_session delete", "request>headers>Other delete"},
 			status: doubtful, want: []string{"logs", "the log default", "format wxgate"},
 		},
+		"a health check that names a host": {
+			change: []string{"http://$LISTEN {\n\twxgate {", "http://api.example.com:$PORT {\n\twxgate {\nhealth /healthz"},
+			status: doubtful, want: []string{"site api.example.com", "health /healthz", "http://:8081"},
+		},
+		"a health check for any host": {
+			change: []string{"http://$LISTEN {\n\twxgate {", "http://:$PORT {\n\twxgate {\nhealth /healthz\n}\n}\nhttp://api.example.com:$PORT {\n\twxgate {\nhealth /healthz"},
+		},
 		"no site": {
 			change: []string{"wxgate {\n\t\tpublic /static/*\n\t}", ""},
 			status: faulty, want: []string{"nothing is guarded", "directive `wxgate`"},
@@ -236,7 +263,10 @@ func TestDoctorNamesFaultAndFix(t *testing.T) {
 			if tc.prepare != nil {
 				change = append(change, tc.prepare(t, g)...)
 			}
-			g.WriteConfig(gatewaytest.Config{Whole: strings.NewReplacer(change...).Replace(healthy), Env: tc.env})
+			_, port, err := net.SplitHostPort(g.Addr)
+			require.NoError(t, err)
+			config := strings.ReplaceAll(strings.NewReplacer(change...).Replace(healthy), "$PORT", port)
+			g.WriteConfig(gatewaytest.Config{Whole: config, Env: tc.env})
 			out := operate(t, g, "check", "--json")
 			var found report
 			out.into(t, &found)
@@ -314,6 +344,70 @@ func TestDoctorBesideTheRunningGateway(t *testing.T) {
 	g.RequireIdentity(t, g.OpenID("alice"), token)
 	g.Stop()
 	operate(t, g, "check").require(t, 4)
+}
+
+// TestDoctorBlamesNoGatewayForTheShell runs without the secrets that only the
+// gateway's service has.
+func TestDoctorBlamesNoGatewayForTheShell(t *testing.T) {
+	g := gatewaytest.New(t)
+	keyFile := filepath.Join(g.Dir, "key")
+	require.NoError(t, os.WriteFile(keyFile, []byte(someKey), 0o600))
+	g.Run(gatewaytest.Config{Whole: strings.Replace(healthy, "wechat_api", "encryption_key {file.$DIR/key}\nwechat_api", 1)})
+	require.NoError(t, os.Remove(keyFile))
+	check := g.Command("wxgate", "check")
+	check.Env = append(check.Env, "WX_SECRET=")
+	out := finish(t, check).require(t, 0)
+	require.NotContains(t, out.stdout, "FAULT")
+	require.Contains(t, out.stdout, "{env.WX_SECRET} is not set here")
+	require.Contains(t, out.stdout, "{file."+keyFile+"} cannot be read here")
+	require.Contains(t, out.stdout, "the upstream "+g.Upstream.Addr+" answers", "the rest is examined")
+}
+
+// TestDoctorComparesWithTheRunningGateway changes the configuration of a gateway
+// that goes on with the former one.
+func TestDoctorComparesWithTheRunningGateway(t *testing.T) {
+	g := gatewaytest.New(t)
+	env := []string{"KEY=" + someKey, "OTHER_KEY=" + otherKey}
+	config := func(key, store string) gatewaytest.Config {
+		return gatewaytest.Config{Whole: strings.Replace(healthy, "wechat_api", "encryption_key "+key+"\n"+store+"\nwechat_api", 1), Env: env}
+	}
+	g.Run(config("{env.KEY}", "store badger $DIR/one"))
+	for name, tc := range map[string]struct {
+		key, store string
+		code       int
+		want       string
+	}{
+		"the same":      {"{env.KEY}", "store badger $DIR/one", 0, "No problems found."},
+		"key rotated":   {"{env.OTHER_KEY} {env.KEY}", "store badger $DIR/one", 0, "No problems found."},
+		"another key":   {"{env.OTHER_KEY}", "store badger $DIR/one", 1, "encryption_key is not the key of the running gateway"},
+		"another store": {"{env.KEY}", "store badger $DIR/two", 0, "keeps its sessions in another store, badger " + g.Dir + "/one"},
+		"other options": {"{env.KEY}", "store badger $DIR/one {\nsync_writes off\n}", 0, "a reload will be refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g.WriteConfig(config(tc.key, tc.store))
+			require.Contains(t, operate(t, g, "check").require(t, tc.code).stdout, tc.want)
+		})
+	}
+}
+
+// TestDoctorSeesThatTokensDoNotArrive stands behind a proxy that removes the
+// header: logins succeed, and no request carries a token.
+func TestDoctorSeesThatTokensDoNotArrive(t *testing.T) {
+	g := gatewaytest.New(t)
+	g.Run(gatewaytest.Config{Whole: healthy})
+	for range 3 {
+		g.Login("alice")
+		require.Equal(t, http.StatusUnauthorized, g.Get("/").Status)
+	}
+	out := operate(t, g, "check").require(t, 0)
+	require.Contains(t, out.stdout, "WARNING  traffic: 3 logins succeeded, but 3 requests came without a token and only 0 with one")
+	require.Contains(t, out.stdout, "underscores_in_headers on")
+	token := g.Login("bob").Token
+	for range 4 {
+		require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token)).Status)
+	}
+	require.NotContains(t, operate(t, g, "check").require(t, 0).stdout, "traffic")
+	require.NotEmpty(t, g.Upstream.Take())
 }
 
 // TestDoctorAsksTheStoreOfTheRunningGateway does not take figures, which a
