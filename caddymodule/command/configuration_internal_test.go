@@ -66,10 +66,10 @@ func TestConfiguredAdminNeedsNothingElse(t *testing.T) {
 	t.Setenv("ADMIN_PORT", "2020")
 	for text, want := range map[string]string{
 		"{\n\tadmin unix//run/a.sock\n\twxgate {\n\t\tminiprogram {$NOT_SET}\n\t}\n}\n": "unix//run/a.sock",
-		"{\n\tadmin {\n\t\tenforce_origin\n\t}\n}\n":                                   "localhost:2019",
-		"{\n\tadmin localhost:{$ADMIN_PORT} {\n\t\tenforce_origin\n\t}\n}\n":           "localhost:2020",
-		"{\n\tadmin localhost:{env.ADMIN_PORT}\n}\n":                                   "localhost:2020",
-		"http://admin.example.com {\n\tadmin off\n}\n":                                 "localhost:2019",
+		"{\n\tadmin {\n\t\tenforce_origin\n\t}\n}\n":                                    "localhost:2019",
+		"{\n\tadmin localhost:{$ADMIN_PORT} {\n\t\tenforce_origin\n\t}\n}\n":            "localhost:2020",
+		"{\n\tadmin localhost:{env.ADMIN_PORT}\n}\n":                                    "localhost:2020",
+		"http://admin.example.com {\n\tadmin off\n}\n":                                  "localhost:2019",
 	} {
 		file := filepath.Join(t.TempDir(), "Caddyfile")
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
