@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/assertion"
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
@@ -69,6 +70,8 @@ type App struct {
 	metrics *metrics
 	wechat  *wechat.Client
 	logins  *exchange
+	pushes  *usedCodes                       // the proofs of pushes that were delivered
+	signing atomic.Pointer[[]*assertion.Key] // of assertions, the first signs; nil until the keys are known
 	limit   *loginRate
 	refused *refusalLog
 	module  StoreModule
@@ -180,6 +183,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.logins = newExchange(a)
+	a.pushes = takeUsedCodes(pushesName, 2*wechat.MaxPushAge)
 	a.limit = newLoginRate(a.LoginRate)
 	a.refused = newRefusalLog()
 	a.events, err = newLoginEvents(ctx)
@@ -300,6 +304,9 @@ func (a *App) Cleanup() error {
 	}
 	if a.logins != nil {
 		a.logins.close()
+	}
+	if a.pushes != nil {
+		_, _ = stores.Delete(pushesName)
 	}
 	if a.wechat != nil {
 		a.wechat.Close()

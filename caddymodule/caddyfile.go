@@ -176,6 +176,13 @@ func parseStore(d *caddyfile.Dispenser) ([]byte, error) {
 //		open_data <path>... {
 //			max_age <duration>
 //		}
+//		assertion {
+//			issuer <text>
+//			audience <text>...
+//			lifetime <duration>
+//			jwks <path>
+//		}
+//		push <path> <appid> <token> [<EncodingAESKey>]
 //	}
 func parseSite(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	h := new(Handler)
@@ -198,6 +205,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"forward_token": func() error { h.ForwardToken = true; return noArg(d) },
 		"recheck":       func() (err error) { h.Recheck, err = durationArg(d); return err },
 		"open_data":     func() (err error) { h.OpenData, err = parseOpenData(d); return err },
+		"assertion":     func() (err error) { h.Assertion, err = parseAssertion(d); return err },
+		"*push": func() error {
+			p, err := parsePush(d)
+			h.Push = append(h.Push, p)
+			return err
+		},
 		"*public": func() error {
 			paths, err := checkedArgs(d, identity.CheckPattern)
 			h.Public = append(h.Public, paths...)

@@ -27,8 +27,9 @@ func hashCode(appID, code string) codeHash {
 // usedCodes remembers which codes were sent to WeChat, for as long as they
 // could be sent again. It outlives a reload.
 type usedCodes struct {
-	now   func() time.Time
-	start time.Time // what expiry is counted from
+	now      func() time.Time
+	start    time.Time // what expiry is counted from
+	lifetime time.Duration
 
 	mu    sync.Mutex
 	used  map[codeHash]time.Duration // when each expires
@@ -40,18 +41,22 @@ type usedCode struct {
 	expires time.Duration
 }
 
-// codesName is where the pool keeps the one memory of codes.
-const codesName = "used codes"
+// The names under which the pool keeps what was used: the codes of wx.login,
+// and the proofs of pushes.
+const (
+	codesName  = "used codes"
+	pushesName = "used pushes"
+)
 
-func takeUsedCodes() *usedCodes {
-	value, _, _ := stores.LoadOrNew(codesName, func() (caddy.Destructor, error) {
-		return newUsedCodes(time.Now), nil
+func takeUsedCodes(name string, lifetime time.Duration) *usedCodes {
+	value, _, _ := stores.LoadOrNew(name, func() (caddy.Destructor, error) {
+		return newUsedCodes(time.Now, lifetime), nil
 	})
 	return value.(*usedCodes)
 }
 
-func newUsedCodes(now func() time.Time) *usedCodes {
-	return &usedCodes{now: now, start: now(), used: make(map[codeHash]time.Duration)}
+func newUsedCodes(now func() time.Time, lifetime time.Duration) *usedCodes {
+	return &usedCodes{now: now, start: now(), lifetime: lifetime, used: make(map[codeHash]time.Duration)}
 }
 
 // claim marks a code as used, and returns false if it was.
@@ -63,8 +68,8 @@ func (c *usedCodes) claim(hash codeHash) bool {
 	if _, seen := c.used[hash]; seen {
 		return false
 	}
-	c.used[hash] = now + codeLifetime
-	c.queue = append(c.queue, usedCode{hash, now + codeLifetime})
+	c.used[hash] = now + c.lifetime
+	c.queue = append(c.queue, usedCode{hash, now + c.lifetime})
 	return true
 }
 

@@ -12,7 +12,7 @@ import (
 func codesAt(t *testing.T) (codes *usedCodes, pass func(time.Duration)) {
 	t.Helper()
 	now := time.Now()
-	return newUsedCodes(func() time.Time { return now }), func(d time.Duration) { now = now.Add(d) }
+	return newUsedCodes(func() time.Time { return now }, codeLifetime), func(d time.Duration) { now = now.Add(d) }
 }
 
 func TestACodeIsClaimedOnceWhileItLives(t *testing.T) {

@@ -57,6 +57,7 @@ func toAnswer(err error) answer {
 		rate tooManyLogins
 		kind mediaTypeError
 		wx   *wechat.Error
+		push wechat.PushError
 	)
 	switch {
 	case errors.As(err, &bad):
@@ -65,6 +66,8 @@ func toAnswer(err error) answer {
 		return answer{status: http.StatusTooManyRequests, name: "rate_limited", message: "too many logins from this address", retryAfter: rate.retryAfter}
 	case errors.As(err, &wx):
 		return wechatAnswer(wx)
+	case errors.As(err, &push):
+		return answer{status: http.StatusForbidden, name: "push_rejected", message: "the push does not verify"}
 	case errors.Is(err, errMethod):
 		return answer{status: http.StatusMethodNotAllowed, name: "method_not_allowed", message: "this method is not allowed here"}
 	case errors.Is(err, errBodyTooLarge):

@@ -31,7 +31,7 @@ type exchange struct {
 func newExchange(a *App) *exchange {
 	return &exchange{
 		app:    a,
-		codes:  takeUsedCodes(),
+		codes:  takeUsedCodes(codesName, codeLifetime),
 		lines:  rate.NewLimiter(refusalLines, refusalBurst),
 		unsent: rate.Sometimes{First: 1, Interval: troubleInterval},
 	}

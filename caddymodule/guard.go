@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -74,8 +75,15 @@ func (h *Handler) authenticate(r *http.Request) (*session.Session, string, error
 // serveUser hands a request on in the name of its user.
 func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, s *session.Session) error {
 	u := &userResponse{ResponseWriter: w, handler: h, session: s}
-	h.identity.Write(r.Header, identity.User{OpenID: s.OpenID, UnionID: s.UnionID, AppID: s.AppID}, u.identity[:])
-	setUser(r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer), s)
+	placeholders := setUser(r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer), s)
+	user := identity.User{OpenID: s.OpenID, UnionID: s.UnionID, AppID: s.AppID}
+	if h.Assertion != nil {
+		var err error
+		if user.Assertion, err = h.assertionOf(s, placeholders); err != nil {
+			return h.fail(w, r, err)
+		}
+	}
+	h.identity.Write(r.Header, user, u.identity[:])
 	if h.OpenData != nil {
 		if err := h.openData(w, r, s); err != nil {
 			return h.fail(w, r, err)
@@ -111,6 +119,7 @@ func (a *App) ready(ctx context.Context) error {
 // once for each session that is opened.
 type userPlaceholders struct {
 	id, unionID, appID any
+	assertions         atomic.Pointer[signedAssertion]
 }
 
 func newUserPlaceholders(s *session.Session) any {
@@ -119,9 +128,17 @@ func newUserPlaceholders(s *session.Session) any {
 
 // setUser sets the user's placeholders for logs and other handlers:
 // {http.auth.user.id} is also the user_id of the access log.
-func setUser(repl *caddy.Replacer, s *session.Session) {
+func setUser(repl *caddy.Replacer, s *session.Session) *userPlaceholders {
 	user := s.Attach(newUserPlaceholders).(*userPlaceholders)
 	repl.Set("http.auth.user.id", user.id)
 	repl.Set("http.auth.user.unionid", user.unionID)
 	repl.Set("http.auth.user.appid", user.appID)
+	return user
+}
+
+// setNoUser empties them.
+func setNoUser(repl *caddy.Replacer) {
+	repl.Set("http.auth.user.id", "")
+	repl.Set("http.auth.user.unionid", "")
+	repl.Set("http.auth.user.appid", "")
 }

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -65,6 +66,12 @@ type Handler struct {
 	// Paths whose body may hold WeChat's encrypted open data. Default: none
 	OpenData *OpenData `json:"open_data,omitempty"`
 
+	// What `inject assertion` signs, if a line of Inject names it.
+	Assertion *Assertion `json:"assertion,omitempty"`
+
+	// Paths to which WeChat pushes messages. Default: none
+	Push []*Push `json:"push,omitempty"`
+
 	app      *App
 	logger   *zap.Logger
 	metrics  *metrics
@@ -107,6 +114,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return fmt.Errorf("%w", err)
 	}
+	for _, p := range h.Push {
+		if err := p.provision(h.app); err != nil {
+			return err
+		}
+	}
 	h.tokens = identity.NewTokens(h.TokenFrom, h.ForwardToken)
 	h.varyValue = strings.Join(h.tokens.Vary, ", ")
 	h.identity = identity.NewHeaders(h.Inject, h.tokens.Headers)
@@ -146,14 +158,33 @@ func (h *Handler) setDefaults() {
 	if h.OpenData != nil {
 		h.OpenData.setDefaults()
 	}
+	if h.Assertion == nil && h.injectsAssertion() {
+		h.Assertion = new(Assertion)
+	}
+	if h.Assertion != nil {
+		h.Assertion.setDefaults()
+	}
+}
+
+func (h *Handler) injectsAssertion() bool {
+	return slices.ContainsFunc(h.Inject, func(in identity.Inject) bool { return in.Field == identity.FieldAssertion })
 }
 
 // check judges what the site's options say and how they go together.
 func (h *Handler) check() error {
+	type optionPath struct{ option, path string }
+	own := []optionPath{{"login", h.Login}, {"logout", h.Logout}, {"health", h.Health}}
+	if h.Assertion != nil {
+		own = append(own, optionPath{"jwks", h.Assertion.JWKS})
+	}
+	for _, p := range h.Push {
+		own = append(own, optionPath{"push", p.Path})
+	}
+	if err := checkPushes(h.Push); err != nil {
+		return err
+	}
 	paths := map[string]string{}
-	for _, p := range []struct{ option, path string }{
-		{"login", h.Login}, {"logout", h.Logout}, {"health", h.Health},
-	} {
+	for _, p := range own {
 		if p.path == "" {
 			continue
 		}
@@ -194,6 +225,14 @@ func (h *Handler) check() error {
 			return fmt.Errorf("open_data: %w", err)
 		}
 	}
+	if h.Assertion != nil {
+		if !h.injectsAssertion() {
+			return errors.New("assertion: no header carries it; add `inject assertion <header>`")
+		}
+		if err := h.Assertion.check(); err != nil {
+			return fmt.Errorf("assertion: %w", err)
+		}
+	}
 	return identity.CheckInject(h.Inject, h.TokenFrom)
 }
 
@@ -216,6 +255,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if h.Health != "" {
 			return h.serveHealth(w, r)
 		}
+	}
+	if h.Assertion != nil && r.URL.Path == h.Assertion.JWKS {
+		return h.serveJWKS(w, r)
+	}
+	if p := h.push(r.URL.Path); p != nil {
+		return h.servePush(w, r, next, p)
 	}
 	return h.guard(w, r, next)
 }

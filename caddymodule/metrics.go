@@ -49,6 +49,7 @@ type metrics struct {
 	inFlight      prometheus.Gauge
 	sessions      *liveSessions
 	revocations   *prometheus.CounterVec
+	pushes        *prometheus.CounterVec
 	storeDuration *prometheus.HistogramVec
 	storeErrors   *prometheus.CounterVec
 
@@ -76,6 +77,9 @@ func newMetrics() *metrics {
 		revocations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxgate_revocations_total", Help: "Sessions revoked, by reason.",
 		}, []string{"reason"}),
+		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "wxgate_pushes_total", Help: "Messages pushed by WeChat, by mini program and result.",
+		}, []string{"appid", "result"}),
 		storeDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "wxgate_store_duration_seconds", Help: "Time of one call to the session store.",
 			Buckets: []float64{.00001, .0001, .001, .005, .01, .05, .1, .5, 1},
@@ -104,7 +108,7 @@ func newMetrics() *metrics {
 func registerMetrics(registry *prometheus.Registry) (*metrics, error) {
 	m := collected
 	for _, c := range []prometheus.Collector{
-		m.logins, m.requests, m.exchanges, m.inFlight, m.sessions, m.revocations, m.storeDuration, m.storeErrors,
+		m.logins, m.requests, m.exchanges, m.inFlight, m.sessions, m.revocations, m.pushes, m.storeDuration, m.storeErrors,
 	} {
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return nil, err

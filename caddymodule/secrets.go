@@ -141,7 +141,7 @@ func (a *App) resolveKeys() error {
 		}
 		a.keys = append(a.keys, key)
 	}
-	return nil
+	return a.deriveAssertionKeys(a.keys)
 }
 
 func decodeKey(text string) ([]byte, error) {

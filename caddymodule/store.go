@@ -186,6 +186,9 @@ func (a *App) openStore() error {
 		}
 		keys = [][]byte{key}
 	}
+	if err := a.deriveAssertionKeys(keys); err != nil {
+		return err
+	}
 	salt, err := hkdf.Key(sha256.New, keys[0], nil, "wxgate users in logs", sha256.Size)
 	if err != nil {
 		return fmt.Errorf("deriving the salt of users in logs: %w", err)

@@ -12,12 +12,14 @@ type User struct {
 	OpenID  string
 	UnionID string // may be empty
 	AppID   string
+
+	Assertion string // signed, if a line of Inject asks for it
 }
 
 // Inject names one field of the user and the header in which the upstream
 // receives it.
 type Inject struct {
-	// openid, unionid or appid; or wx_cloud, which stands for the headers of
+	// openid, unionid, appid or assertion (a signed JWT); or wx_cloud, which stands for the headers of
 	// WeChat Cloud Hosting: X-WX-OPENID, X-WX-APPID, X-WX-UNIONID and
 	// X-WX-SOURCE.
 	Field string `json:"field"`
@@ -33,11 +35,20 @@ const (
 	FieldUnionID = "unionid"
 	FieldAppID   = "appid"
 	FieldWXCloud = "wx_cloud"
+
+	FieldAssertion = "assertion"
 )
 
 // HeaderOpenData marks a body whose open data the gateway has verified. It is
 // protected everywhere, whether or not a site uses open data.
 const HeaderOpenData = "X-Wx-Open-Data"
+
+// The marks of a message that WeChat pushed: that it is verified, and its mini
+// program. They are protected everywhere, too.
+const (
+	HeaderPush      = "X-Wx-Push"
+	HeaderPushAppID = "X-Wx-Appid"
+)
 
 // cloudHeaders are those that WeChat Cloud Hosting writes besides the injected
 // ones. Applications are told to trust them: where an environment is shared
@@ -51,14 +62,14 @@ var cloudHeaders = []string{
 // Check reports what is wrong with one inject line.
 func (in Inject) Check() error {
 	switch in.Field {
-	case FieldOpenID, FieldUnionID, FieldAppID:
+	case FieldOpenID, FieldUnionID, FieldAppID, FieldAssertion:
 	case FieldWXCloud:
 		if in.Header != "" {
 			return errors.New("inject wx_cloud takes no header: its names are those of WeChat Cloud Hosting")
 		}
 		return nil
 	default:
-		return fmt.Errorf("inject: %q is not a field: use openid, unionid, appid or wx_cloud", in.Field)
+		return fmt.Errorf("inject: %q is not a field: use openid, unionid, appid, assertion or wx_cloud", in.Field)
 	}
 	if err := checkHeaderName(in.Header); err != nil {
 		return fmt.Errorf("inject %s: %w", in.Field, err)
@@ -80,7 +91,7 @@ var reservedHeaders = []string{
 // and together: a header has one meaning, and the token's header is not among
 // them.
 func CheckInject(inject []Inject, tokenFrom []string) error {
-	owner := map[string]string{foldName(HeaderOpenData): "the mark of open data"}
+	owner := map[string]string{foldName(HeaderOpenData): "the mark of open data", foldName(HeaderPush): "the mark of pushes"}
 	for _, source := range tokenFrom {
 		if source == Bearer {
 			source = "Authorization"
@@ -132,7 +143,7 @@ type Headers struct {
 // called tokens.
 func NewHeaders(inject []Inject, tokens []string) Headers {
 	h := Headers{tokens: tokens}
-	h.protected.add(HeaderOpenData)
+	h.protected.add(HeaderOpenData, HeaderPush, HeaderPushAppID)
 	h.protected.add(tokens...)
 	for _, in := range inject {
 		h.set = append(h.set, in.headers()...)
@@ -180,6 +191,8 @@ func (h *identityHeader) value(u *User) string {
 		return u.OpenID
 	case FieldUnionID:
 		return u.UnionID
+	case FieldAssertion:
+		return u.Assertion
 	default:
 		return u.AppID
 	}

@@ -1,0 +1,191 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/wxgate/wxgate/caddymodule/identity"
+	"github.com/wxgate/wxgate/caddymodule/internal/assertion"
+	"github.com/wxgate/wxgate/caddymodule/session"
+)
+
+// Assertion is what `inject assertion` signs: a JWT (ES256) that any JWT library
+// verifies with the key set at JWKS, so that an application need not trust the
+// network between itself and the gateway. The key is derived from the first
+// encryption key; the key set holds one for each.
+type Assertion struct {
+	// The claim iss. Default: wxgate
+	Issuer string `json:"issuer,omitempty"`
+
+	// The claim aud. Default: the appid of the session
+	Audience []string `json:"audience,omitempty"`
+
+	// How long an assertion is valid; a session that is revoked meanwhile stays
+	// in it. 10s to 10m. Default: 60s
+	Lifetime caddy.Duration `json:"lifetime,omitempty"`
+
+	// The path of the key set, which needs no session.
+	// Default: /.well-known/wxgate/jwks.json
+	JWKS string `json:"jwks,omitempty"`
+}
+
+const (
+	defaultIssuer = "wxgate"
+	defaultJWKS   = "/.well-known/wxgate/jwks.json"
+)
+
+// parseAssertion reads
+//
+//	assertion {
+//		issuer <text>
+//		audience <text>...
+//		lifetime <duration>
+//		jwks <path>
+//	}
+func parseAssertion(d *caddyfile.Dispenser) (*Assertion, error) {
+	if err := noArg(d); err != nil {
+		return nil, err
+	}
+	a := new(Assertion)
+	anyText := func(string) error { return nil }
+	return a, block(d, options{
+		"issuer":   func() (err error) { a.Issuer, err = oneArg(d); return err },
+		"audience": func() (err error) { a.Audience, err = checkedArgs(d, anyText); return err },
+		"lifetime": func() (err error) { a.Lifetime, err = durationArg(d); return err },
+		"jwks":     func() (err error) { a.JWKS, err = checkedArg(d, identity.CheckPath); return err },
+	})
+}
+
+func (a *Assertion) setDefaults() {
+	if a.Issuer == "" {
+		a.Issuer = defaultIssuer
+	}
+	if a.Lifetime == 0 {
+		a.Lifetime = caddy.Duration(assertion.DefaultLifetime)
+	}
+	if a.JWKS == "" {
+		a.JWKS = defaultJWKS
+	}
+}
+
+func (a *Assertion) check() error {
+	if d := time.Duration(a.Lifetime); d < assertion.MinLifetime || d > assertion.MaxLifetime {
+		return fmt.Errorf("lifetime must be %v to %v, not %v", assertion.MinLifetime, assertion.MaxLifetime, d)
+	}
+	return nil
+}
+
+// errNoAssertion is returned while the encryption key is not known, which is
+// before the store is open.
+var errNoAssertion = errors.New("the key of assertions is not known yet")
+
+// deriveAssertionKeys makes the signing keys of the encryption keys.
+func (a *App) deriveAssertionKeys(encryptionKeys [][]byte) error {
+	signing := make([]*assertion.Key, 0, len(encryptionKeys))
+	for _, key := range encryptionKeys {
+		derived, err := assertion.NewKey(key)
+		if err != nil {
+			return err
+		}
+		signing = append(signing, derived)
+	}
+	a.signing.Store(&signing)
+	return nil
+}
+
+// JWKS returns the key set that verifies this gateway's assertions. The error is
+// not nil before the key file of a new store is made.
+func (a *App) JWKS() ([]byte, error) {
+	signing := a.signing.Load()
+	if signing == nil {
+		return nil, errNoAssertion
+	}
+	return assertion.JWKS(*signing)
+}
+
+// serveJWKS answers with the key set. It is public by nature.
+func (h *Handler) serveJWKS(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return h.fail(w, r, errMethod)
+	}
+	set, err := h.app.JWKS()
+	if errors.Is(err, errNoAssertion) {
+		// The key is in a key file, which is read when the store opens.
+		if _, err = h.app.sessions(); err == nil {
+			set, err = h.app.JWKS()
+		}
+	}
+	if err != nil {
+		return h.fail(w, r, err)
+	}
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	w.Header().Set("Content-Length", strconv.Itoa(len(set)))
+	_, _ = w.Write(set)
+	return nil
+}
+
+// A signedAssertion is kept with its session, because signing costs more than
+// the rest of the gate.
+type signedAssertion struct {
+	handler *Handler // each site has its own issuer and audience
+	jwt     string
+	renew   time.Time // half of its lifetime
+	next    *signedAssertion
+}
+
+// assertionOf returns the signed identity of a session, which has at least half
+// of its lifetime left, or less if the session has.
+func (h *Handler) assertionOf(s *session.Session, user *userPlaceholders) (string, error) {
+	now := time.Now()
+	for kept := user.assertions.Load(); kept != nil; kept = kept.next {
+		if kept.handler == h && now.Before(kept.renew) {
+			return kept.jwt, nil
+		}
+	}
+	signing := h.app.signing.Load()
+	if signing == nil || len(*signing) == 0 {
+		return "", errNoAssertion
+	}
+	lifetime := time.Duration(h.Assertion.Lifetime)
+	expires := now.Add(lifetime)
+	if s.Expires.Before(expires) {
+		expires = s.Expires
+	}
+	audience := h.Assertion.Audience
+	if len(audience) == 0 {
+		audience = []string{s.AppID}
+	}
+	jwt, err := (*signing)[0].Sign(assertion.Claims{
+		Issuer: h.Assertion.Issuer, Audience: audience,
+		OpenID: s.OpenID, AppID: s.AppID, UnionID: s.UnionID,
+		Session: s.ID, Login: s.Created.Unix(),
+		Issued: now.Unix(), Expires: expires.Unix(),
+	})
+	if err != nil {
+		return "", err
+	}
+	user.keep(&signedAssertion{handler: h, jwt: jwt, renew: now.Add(lifetime / 2)}, now)
+	return jwt, nil
+}
+
+// keep puts an assertion before those that are still good. Of two that are made
+// at once one may get lost: it is made again.
+func (u *userPlaceholders) keep(made *signedAssertion, now time.Time) {
+	head := u.assertions.Load()
+	last := made
+	for kept := head; kept != nil; kept = kept.next {
+		if kept.handler != made.handler && now.Before(kept.renew) {
+			last.next = &signedAssertion{handler: kept.handler, jwt: kept.jwt, renew: kept.renew}
+			last = last.next
+		}
+	}
+	u.assertions.CompareAndSwap(head, made)
+}

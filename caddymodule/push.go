@@ -1,0 +1,242 @@
+package caddymodule
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/identity"
+	"github.com/wxgate/wxgate/caddymodule/wechat"
+)
+
+const (
+	maxPushBody = 1 << 20
+
+	// pushBodyTimeout bounds the reading of a body: WeChat itself gives up after 5 s.
+	pushBodyTimeout = 10 * time.Second
+)
+
+// Push is a path to which WeChat pushes messages of one mini program, such as
+// notices of payments and the results of content checks. The gateway verifies
+// and decrypts them; the application receives the message in the clear, on the
+// same path, with the header X-WX-Push: verified.
+type Push struct {
+	// The path that is entered as 服务器地址 at mp.weixin.qq.com.
+	Path string `json:"path"`
+
+	// The mini program whose messages arrive there.
+	AppID string `json:"appid"`
+
+	// The Token of the same page, as {env.NAME} or {file./path}.
+	Token string `json:"token"`
+
+	// The EncodingAESKey of the same page. With it only encrypted messages are
+	// accepted (安全模式 and 兼容模式). Without it the mode is 明文模式, in which
+	// the proof does not cover the message. Default: none
+	EncodingAESKey string `json:"encoding_aes_key,omitempty"`
+
+	verifier *wechat.PushVerifier
+}
+
+// errPushReplayed is returned for a proof that was delivered before.
+var errPushReplayed = wechat.PushError("replayed")
+
+func parsePush(d *caddyfile.Dispenser) (*Push, error) {
+	args := d.RemainingArgs()
+	if len(args) != 3 && len(args) != 4 {
+		return nil, d.Errf("push takes <path> <appid> <token> [<EncodingAESKey>], not %d arguments", len(args))
+	}
+	p := &Push{Path: args[0], AppID: args[1], Token: args[2]}
+	if len(args) == 4 {
+		p.EncodingAESKey = args[3]
+		if p.EncodingAESKey == "" {
+			return nil, d.Err("push: the EncodingAESKey is empty; is its variable set?")
+		}
+	}
+	if err := p.check(); err != nil {
+		return nil, d.WrapErr(err)
+	}
+	return p, nil
+}
+
+func (p *Push) check() error {
+	if err := identity.CheckPath(p.Path); err != nil {
+		return fmt.Errorf("push: %w", err)
+	}
+	if err := checkAppID(p.AppID); err != nil {
+		return fmt.Errorf("push %s: %w", p.Path, err)
+	}
+	if p.Token == "" {
+		return fmt.Errorf("push %s: the token is empty; is its variable set?", p.Path)
+	}
+	return nil
+}
+
+// provision resolves the secrets.
+func (p *Push) provision(a *App) error {
+	if !a.miniProgram(p.AppID) {
+		return fmt.Errorf("push %s: %s is not declared by a `miniprogram` line of the global options", p.Path, p.AppID)
+	}
+	secret := func(what, raw string) (string, error) {
+		if raw == "" {
+			return "", nil
+		}
+		value, written, err := resolveSecret(raw)
+		if err != nil {
+			return "", fmt.Errorf("push %s: %s: %w", p.Path, what, err)
+		}
+		if written {
+			a.warnWritten("the " + what + " of push " + p.Path)
+		}
+		return value, nil
+	}
+	token, err := secret("token", p.Token)
+	if err != nil {
+		return err
+	}
+	key, err := secret("EncodingAESKey", p.EncodingAESKey)
+	if err != nil {
+		return err
+	}
+	if p.verifier, err = wechat.NewPushVerifier(p.AppID, token, key); err != nil {
+		return fmt.Errorf("push %s: %w", p.Path, err)
+	}
+	return nil
+}
+
+// push returns what is configured for a path, or nil.
+func (h *Handler) push(path string) *Push {
+	for _, p := range h.Push {
+		if p.Path == path {
+			return p
+		}
+	}
+	return nil
+}
+
+// servePush answers WeChat's check of the URL, and hands verified messages on.
+// They need no session; what does not verify goes no further.
+func (h *Handler) servePush(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, p *Push) error {
+	result, err := h.acceptPush(w, r, next, p)
+	h.metrics.pushes.WithLabelValues(p.AppID, result).Inc()
+	return err
+}
+
+func (h *Handler) acceptPush(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, p *Push) (result string, err error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil || len(r.Header["Content-Encoding"]) > 0 {
+		return h.refusePush(w, r, p, wechat.PushMalformed)
+	}
+	switch r.Method {
+	case http.MethodGet:
+		echo, err := p.verifier.Echo(query, time.Now())
+		if err != nil {
+			return h.refusePush(w, r, p, err)
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		_, _ = io.WriteString(w, echo)
+		return "echo", nil
+	case http.MethodPost:
+	default:
+		w.Header().Set("Allow", "GET, POST")
+		return "method", h.fail(w, r, errMethod)
+	}
+
+	body, err := readBody(w, r, maxPushBody, pushBodyTimeout)
+	if err != nil {
+		return "body", h.fail(w, r, err)
+	}
+	push, err := p.verifier.Open(query, body, time.Now())
+	if err != nil {
+		return h.refusePush(w, r, p, err)
+	}
+	// A message that was not delivered may come again with the same proof.
+	proof := hashCode(p.AppID, push.ID)
+	if !h.app.pushes.claim(proof) {
+		return h.refusePush(w, r, p, errPushReplayed)
+	}
+	delivered := &deliveryResponse{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	defer func() {
+		if !delivered.ok {
+			h.app.pushes.release(proof)
+		}
+	}()
+	h.rewritePush(r, p, push)
+	return "verified", next.ServeHTTP(delivered, r)
+}
+
+// rewritePush makes the request what the application receives.
+func (h *Handler) rewritePush(r *http.Request, p *Push, push wechat.Push) {
+	h.tokens.Take(r.Header)
+	setNoUser(r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer))
+	contentType := "application/json"
+	if push.XML {
+		contentType = "text/xml"
+	}
+	r.Header.Set("Content-Type", contentType)
+	r.Header.Set("Content-Length", strconv.Itoa(len(push.Message)))
+	r.Header[identity.HeaderPush] = []string{"verified"}
+	r.Header[identity.HeaderPushAppID] = []string{p.AppID}
+	r.Body = io.NopCloser(bytes.NewReader(push.Message))
+	r.ContentLength = int64(len(push.Message))
+	r.TransferEncoding = nil
+	r.URL.RawQuery = ""
+}
+
+// refusePush answers 403. Why is in the log only.
+func (h *Handler) refusePush(w http.ResponseWriter, r *http.Request, p *Push, err error) (string, error) {
+	reason, known := errors.AsType[wechat.PushError](err)
+	if !known {
+		reason = wechat.PushMalformed
+	}
+	h.logger.Debug("push refused",
+		zap.String("appid", p.AppID), zap.String("reason", string(reason)), zap.String("client_ip", clientIP(r)))
+	return string(reason), h.fail(w, r, reason)
+}
+
+// deliveryResponse notes whether the application took a message.
+type deliveryResponse struct {
+	*caddyhttp.ResponseWriterWrapper
+	wrote, ok bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (d *deliveryResponse) WriteHeader(status int) {
+	if !d.wrote && status >= 200 {
+		d.wrote, d.ok = true, status < 300
+	}
+	d.ResponseWriterWrapper.WriteHeader(status)
+}
+
+// Write implements io.Writer.
+func (d *deliveryResponse) Write(p []byte) (int, error) {
+	if !d.wrote {
+		d.WriteHeader(http.StatusOK)
+	}
+	return d.ResponseWriterWrapper.Write(p)
+}
+
+// checkPushes reports paths that stand twice.
+func checkPushes(pushes []*Push) error {
+	for i, p := range pushes {
+		if err := p.check(); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(pushes[:i], func(other *Push) bool { return other.Path == p.Path }) {
+			return fmt.Errorf("push %s is written twice", p.Path)
+		}
+	}
+	return nil
+}
