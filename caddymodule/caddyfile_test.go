@@ -58,6 +58,8 @@ func validate(t *testing.T, config []byte) error {
 func setEnv(t *testing.T) {
 	t.Setenv("WX_SECRET", "0123456789abcdef0123456789abcdef")
 	t.Setenv("WX_EMPTY", "")
+	t.Setenv("PUSH_TOKEN", "canary0push0token")
+	t.Setenv("PUSH_AES_KEY", "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG")
 	t.Setenv("REDIS_URL", "rediss://gate:canary@127.0.0.1:6379/2")
 	t.Setenv("WXGATE_KEY", "c29tZSBrZXkgZm9yIHRlc3RzLCAzMiBieXRlcyBsb24=")
 	t.Setenv("XDG_DATA_HOME", t.TempDir())

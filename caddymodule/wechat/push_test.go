@@ -1,15 +1,8 @@
 package wechat_test
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/sha1"
-	"encoding/base64"
-	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddymodule/wechat"
+	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
 )
 
 // WeChat's own examples of message push.
@@ -72,26 +66,6 @@ func TestPushOfficialVectors(t *testing.T) {
 	}
 }
 
-// sealPush encrypts as WeChat does.
-func sealPush(key, appID, message string) string {
-	raw, _ := base64.StdEncoding.DecodeString(key + "=")
-	plain := append([]byte("0123456789abcdef"), binary.BigEndian.AppendUint32(nil, uint32(len(message)))...)
-	plain = append(append(plain, message...), appID...)
-	pad := 32 - len(plain)%32
-	for range pad {
-		plain = append(plain, byte(pad))
-	}
-	block, _ := aes.NewCipher(raw)
-	cipher.NewCBCEncrypter(block, raw[:16]).CryptBlocks(plain, plain)
-	return base64.StdEncoding.EncodeToString(plain)
-}
-
-func signPush(parts ...string) string {
-	slices.Sort(parts)
-	sum := sha1.Sum([]byte(strings.Join(parts, "")))
-	return hex.EncodeToString(sum[:])
-}
-
 func TestPushRefusals(t *testing.T) {
 	const key = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ"
 	const appID = "wx0123456789abcdef"
@@ -100,7 +74,7 @@ func TestPushRefusals(t *testing.T) {
 	// signed returns the query of an honest push of encrypted, then changed.
 	signed := func(encrypted, stamp string, change ...string) url.Values {
 		q := query("timestamp", stamp, "nonce", "77", "encrypt_type", "aes",
-			"signature", signPush("t0ken", stamp, "77"), "msg_signature", signPush("t0ken", stamp, "77", encrypted))
+			"signature", fakewechat.PushSignature("t0ken", stamp, "77"), "msg_signature", fakewechat.PushSignature("t0ken", stamp, "77", encrypted))
 		for i := 0; i < len(change); i += 2 {
 			if change[i+1] == "" {
 				q.Del(change[i])
@@ -110,7 +84,11 @@ func TestPushRefusals(t *testing.T) {
 		}
 		return q
 	}
-	good := sealPush(key, appID, `{"Event":"x"}`)
+	seal := func(key, appID, message string) string {
+		return fakewechat.PushConfig{AppID: appID, EncodingAESKey: key}.Encrypt(message)
+	}
+	good := seal(key, appID, `{"Event":"x"}`)
+	foreign, unreadable := seal(key, "wxfedcba9876543210", "{}"), seal(pushKey, appID, "{}")
 	object := func(encrypted string) string { return fmt.Sprintf(`{"Encrypt":%q}`, encrypted) }
 	twice := signed(good, stamp)
 	twice.Add("timestamp", stamp)
@@ -130,9 +108,9 @@ func TestPushRefusals(t *testing.T) {
 		{"no msg_signature", signed(good, stamp, "msg_signature", ""), object(good), wechat.PushPlain},
 		{"plain message with an honest signature", signed(good, stamp), `{"Event":"x"}`, wechat.PushPlain},
 		{"plain XML with an honest signature", signed(good, stamp), `<xml><Event>x</Event></xml>`, wechat.PushPlain},
-		{"other ciphertext", signed(good, stamp), object(sealPush(key, appID, `{"Event":"y"}`)), wechat.PushSignature},
-		{"other app", signed(sealPush(key, "wxfedcba9876543210", "{}"), stamp), object(sealPush(key, "wxfedcba9876543210", "{}")), wechat.PushOtherApp},
-		{"other key", signed(sealPush(pushKey, appID, "{}"), stamp), object(sealPush(pushKey, appID, "{}")), wechat.PushWrongKey},
+		{"other ciphertext", signed(good, stamp), object(seal(key, appID, `{"Event":"y"}`)), wechat.PushSignature},
+		{"other app", signed(foreign, stamp), object(foreign), wechat.PushOtherApp},
+		{"other key", signed(unreadable, stamp), object(unreadable), wechat.PushWrongKey},
 		{"not base64", signed("?", stamp), object("?"), wechat.PushWrongKey},
 		{"parameter twice", twice, object(good), wechat.PushMalformed},
 		{"no timestamp", signed(good, stamp, "timestamp", ""), object(good), wechat.PushMalformed},
@@ -165,7 +143,7 @@ func TestPushPlainMode(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	v, err := wechat.NewPushVerifier("wx0123456789abcdef", "t0ken", "")
 	require.NoError(t, err)
-	q := query("timestamp", "1800000000", "nonce", "7", "signature", signPush("t0ken", "1800000000", "7"))
+	q := query("timestamp", "1800000000", "nonce", "7", "signature", fakewechat.PushSignature("t0ken", "1800000000", "7"))
 
 	push, err := v.Open(q, []byte("<xml><Event>x</Event></xml>"), now)
 	require.NoError(t, err)
@@ -214,7 +192,7 @@ func FuzzPush(f *testing.F) {
 
 		// With the right signature the body alone decides; it must not panic,
 		// and what opens is no longer than what came.
-		q.Set("msg_signature", signPush("a token that is not guessed", stamp, nonce, body))
+		q.Set("msg_signature", fakewechat.PushSignature("a token that is not guessed", stamp, nonce, body))
 		push, err := v.Open(q, []byte(fmt.Sprintf(`{"Encrypt":%q}`, body)), time.Unix(1_800_000_000, 0))
 		if err == nil {
 			require.LessOrEqual(t, len(push.Message), len(body))

@@ -29,6 +29,8 @@ const maxControlBody = 1 << 20
 //	GET    /fake/calls[?code=C]           the calls received, as a list of Call
 //	POST   /fake/reset                    see Reset
 //	POST   /fake/opendata?appid=A&user=U  see OpenData; the body, if any, is the fields as JSON
+//	POST   /fake/push?url=U&appid=A&token=T[&key=K][&xml=1]
+//	                                      pushes the body to U, see PushConfig; {"status":200,"answer":"…"}
 //
 // Whoever reaches them can log in as anyone in this sandbox: serve it on
 // loopback only.
@@ -57,6 +59,7 @@ func (s *Server) routes() *http.ServeMux {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("POST /fake/opendata", s.serveOpenData)
+	mux.HandleFunc("POST /fake/push", s.servePush)
 	return mux
 }
 
