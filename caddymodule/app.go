@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,9 +79,10 @@ type App struct {
 	keys    [][]byte
 	keyFile string // where the key is made on first start; empty if it is configured
 	events  *loginEvents
-	trouble rate.Sometimes
+	outage  outage
 
 	// The store is opened by the first that needs it; see sessions.
+	ctx     context.Context // ends with the configuration
 	opening singleflight.Group
 	manager atomic.Pointer[session.Manager]
 	logSalt []byte       // of the users' names in logs; set before manager
@@ -143,7 +145,8 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // store: `caddy validate` runs beside a gateway that has the store open.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
-	a.trouble = rate.Sometimes{First: 1, Interval: troubleInterval}
+	a.ctx = ctx
+	a.outage.log = rate.Sometimes{First: 1, Interval: troubleInterval}
 	var err error
 	if a.metrics, err = registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
@@ -285,11 +288,20 @@ func checkAppID(appID string) error {
 	return nil
 }
 
-// Start opens the store, so that a store that cannot be opened keeps the whole
-// configuration from starting.
+// Start opens the store. One that cannot be opened keeps the whole
+// configuration from starting, unless it is an outage, which keeps nothing: the
+// other sites run, and the store is opened when it can be.
 func (a *App) Start() error {
-	_, err := a.sessions()
-	return err
+	sessions, err := a.sessions()
+	if err == nil {
+		err = sessions.Room()
+	} else if !errors.Is(err, session.ErrUnavailable) {
+		return err
+	}
+	if err != nil {
+		a.storeTrouble(err)
+	}
+	return nil
 }
 
 // Stop does nothing: requests of this configuration may still run, and Cleanup
@@ -311,18 +323,8 @@ func (a *App) Cleanup() error {
 	if a.wechat != nil {
 		a.wechat.Close()
 	}
+	a.outage.close()
 	return a.closeStore()
-}
-
-// troubleInterval keeps an outage, which every request meets, from flooding the
-// log: it is told at once and then as often as this.
-const troubleInterval = 10 * time.Second
-
-// storeTrouble logs that the store cannot answer.
-func (a *App) storeTrouble(err error) {
-	a.trouble.Do(func() {
-		a.logger.Error("session store is not available; requests are answered 503", zap.Error(err))
-	})
 }
 
 // miniProgram reports whether appID is declared.

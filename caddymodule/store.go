@@ -147,10 +147,14 @@ func (a *App) loadStoreModule(ctx caddy.Context) error {
 
 // sessions returns the session manager and opens the store if nobody has yet:
 // Caddy starts apps in no order, so a request may come before Start. Requests
-// that come meanwhile wait for the one attempt and share its outcome.
+// that come meanwhile wait for the one attempt and share its outcome. After an
+// attempt that failed they wait for none: it goes on in the background.
 func (a *App) sessions() (*session.Manager, error) {
 	if m := a.manager.Load(); m != nil {
 		return m, nil
+	}
+	if err := a.outage.reason(); err != nil {
+		return nil, err
 	}
 	_, err, _ := a.opening.Do("", func() (any, error) { return nil, a.openStore() })
 	if err != nil {
@@ -171,7 +175,7 @@ func (a *App) openStore() error {
 	if a.manager.Load() != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
 	defer cancel()
 
 	keys := a.keys

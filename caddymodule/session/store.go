@@ -20,6 +20,10 @@ var (
 	// revocations go on.
 	ErrFull = errors.New("session store has no room for new sessions")
 
+	// ErrUnavailable is returned when a store cannot be reached, or refuses
+	// what it may do later: it is no reason not to start.
+	ErrUnavailable = errors.New("session store is unavailable")
+
 	// ErrConflict says that Update gave up because others kept changing the
 	// key. Nothing was written.
 	ErrConflict = errors.New("session store is contended")
@@ -114,8 +118,9 @@ type (
 
 	// A RoomChecker knows how much space is left to it.
 	RoomChecker interface {
-		// Room returns nil, or an error wrapping ErrFull while no new
-		// sessions may be written. It is cheap enough for every login.
+		// Room returns nil, or an error while no new sessions can be
+		// written, such as ErrFull or ErrUnavailable. It is cheap enough for
+		// every login.
 		Room() error
 		// Free returns the bytes left to the store, and false if the
 		// system cannot tell.

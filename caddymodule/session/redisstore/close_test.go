@@ -85,7 +85,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			require.NoError(t, s.Close())
 		}},
 		{"after opening failed", func(t *testing.T) {
-			o := patient(redistest.Start(t, "replicaof 127.0.0.1 1").Addr)
+			o := patient(redistest.Start(t, "user default on nopass ~* &* +@all -set").Addr)
 			_, err := redisstore.Open(t.Context(), o)
 			require.Error(t, err)
 		}},

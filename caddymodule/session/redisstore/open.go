@@ -3,26 +3,34 @@ package redisstore
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
 // Open connects to the server and makes sure that it does what the store needs
-// of it: that keys can be written and, with ClientCache, that it tells of
-// them. It returns a *Store, or a TrackingStore with ClientCache. A server
-// that is full is no reason not to open: those who are logged in can be served.
+// of it: that keys can be written and, with ClientCache, that it pushes the
+// keys that change. It returns a *Store, or a TrackingStore with ClientCache. A
+// server that answers and takes no writes now (it is full, a replica, or misses
+// its replicas) is no reason not to open: sessions that exist can be served.
 //
-// Errors: ErrReadOnly, ErrNoClientCache, what the server says about the user
-// or the database, or why there is no connection.
+// The error wraps session.ErrUnavailable if Open may succeed later. Otherwise
+// the options do not fit the server, and the error names the option.
 func Open(ctx context.Context, o Options) (session.Store, error) {
 	s, err := open(ctx, o.withDefaults())
 	if err != nil {
+		if option := optionOf(err); option != "" && !errors.Is(err, session.ErrUnavailable) {
+			err = fmt.Errorf("%s: %w", option, err)
+		}
 		return nil, fmt.Errorf("opening redis: %w", err)
 	}
 	if s.watch != nil {
@@ -38,17 +46,21 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	}
 	secrets := []string{option.Password, option.Sentinel.Password}
 	s := &Store{
-		conns:   newConns(o.Logger, o.SentinelMaster != "", secrets),
-		prefix:  o.KeyPrefix,
-		timeout: o.Timeout,
-		secrets: secrets,
-		lanes:   newLanes(),
-		turns:   newTurns(),
+		conns:          newConns(o.Logger, o.SentinelMaster != "", secrets),
+		prefix:         o.KeyPrefix,
+		timeout:        o.Timeout,
+		secrets:        secrets,
+		health:         health{wake: make(chan struct{}, 1)},
+		trackingProved: true,
+		calls:          storekit.NewCalls(),
+		lanes:          newLanes(),
+		locks:          storekit.NewKeyLocks(),
 	}
 	option.DialCtxFn = s.conns.dial
 	s.option = option
 	if o.ClientCache {
-		s.watch = newWatch(o.KeyPrefix)
+		s.watch = &watch{prefix: o.KeyPrefix}
+		s.trackingProved = false
 		option.DisableCache = false
 		option.NewCacheStoreFn = s.watch.newLink
 	}
@@ -57,7 +69,6 @@ func open(ctx context.Context, o Options) (*Store, error) {
 		s.conns.end() // an attempt may still be under way
 		return nil, err
 	}
-	s.stopping, s.stop = context.WithCancel(context.Background())
 	if err := s.probe(ctx); err != nil {
 		_ = s.Close() // always nil
 		return nil, err
@@ -84,7 +95,7 @@ func (s *Store) connect(ctx context.Context, option rueidis.ClientOption) (rueid
 	select {
 	case r := <-done:
 		if r.err != nil {
-			return nil, s.explainConnect(option, r.err)
+			return nil, s.explainConnect(ctx, option, r.err)
 		}
 		return r.client, nil
 	case <-ctx.Done():
@@ -93,13 +104,13 @@ func (s *Store) connect(ctx context.Context, option rueidis.ClientOption) (rueid
 				r.client.Close()
 			}
 		}()
-		return nil, fmt.Errorf("connecting: %w", ctx.Err())
+		return nil, fmt.Errorf("%w: connecting: %w", session.ErrUnavailable, ctx.Err())
 	}
 }
 
 // explainConnect says what to do about the errors that have to do with how
 // servers and options fit together.
-func (s *Store) explainConnect(option rueidis.ClientOption, err error) error {
+func (s *Store) explainConnect(ctx context.Context, option rueidis.ClientOption, err error) error {
 	err = s.clean(err)
 	text := err.Error()
 	switch {
@@ -107,30 +118,95 @@ func (s *Store) explainConnect(option rueidis.ClientOption, err error) error {
 		err = fmt.Errorf("several addresses must be nodes of one cluster: %w", err)
 	case strings.Contains(text, "SELECT is not allowed in cluster mode"):
 		err = fmt.Errorf("a cluster has no database %d: %w", option.SelectDB, err)
-	case strings.Contains(text, "No such master"), option.Sentinel.MasterSet != "" && errors.Is(err, session.ErrNotFound):
-		err = fmt.Errorf("the Sentinels know no master %q: %w", option.Sentinel.MasterSet, err)
+	case option.Sentinel.MasterSet != "" && (strings.Contains(text, "No such master") || rueidis.IsRedisNil(err)):
+		return fmt.Errorf("sentinel: the Sentinels know no master %q: %s", option.Sentinel.MasterSet, text)
+	case errors.As(err, new(*net.DNSError)) && s.conns.outage.Load():
+		err = fmt.Errorf("%w: %w", session.ErrUnavailable, err) // one name of several is wrong, and the others are down
+	case errors.Is(err, session.ErrUnavailable) && !errors.As(err, new(*serverError)):
+		if mismatch := s.tlsMismatch(ctx, option); mismatch != nil {
+			err = mismatch
+		}
 	}
 	return fmt.Errorf("connecting: %w", err)
 }
 
-// probe writes a key in every way that the store does.
-func (s *Store) probe(ctx context.Context) error {
-	key := "probe:" + rand.Text()
-	err := s.probeUpdate(ctx, key)
-	if errors.Is(err, session.ErrFull) {
+// errMismatch is wrapped where one side of a connection speaks TLS and the
+// other does not.
+var errMismatch = errors.New("TLS does not match")
+
+// maxMismatchTimeout bounds the search for a mismatch: a start waits for it.
+const maxMismatchTimeout = 2 * time.Second
+
+// tlsMismatch looks for a server that answers when TLS is left out, or added.
+// Without it such a server looks like one that does not answer.
+func (s *Store) tlsMismatch(ctx context.Context, option rueidis.ClientOption) error {
+	ctx, cancel := context.WithTimeout(ctx, min(option.Dialer.Timeout, maxMismatchTimeout))
+	defer cancel()
+	for _, address := range option.InitAddress {
+		if isSocket(address) {
+			continue
+		}
+		raw, err := option.Dialer.DialContext(ctx, "tcp", address)
+		if err != nil {
+			continue
+		}
+		deadline, _ := ctx.Deadline()
+		_ = raw.SetDeadline(deadline) // a TCP connection has deadlines
+		mismatch := speaksOther(raw, option.TLSConfig != nil)
+		_ = raw.Close() // no result
+		if mismatch != nil {
+			return mismatch
+		}
+	}
+	return nil
+}
+
+func speaksOther(raw net.Conn, configured bool) error {
+	if configured {
+		first := make([]byte, 1)
+		if _, err := io.WriteString(raw, "PING\r\n"); err != nil {
+			return nil
+		}
+		if _, err := io.ReadFull(raw, first); err == nil && (first[0] == '+' || first[0] == '-') {
+			return fmt.Errorf("%w: the server does not speak TLS: leave out tls and rediss://", errMismatch)
+		}
 		return nil
 	}
+	// Nothing is sent over this connection, so it need not be trusted.
+	err := tls.Client(raw, &tls.Config{InsecureSkipVerify: true}).Handshake()
+	if err == nil || errors.As(err, new(tls.AlertError)) {
+		return fmt.Errorf("%w: the server speaks TLS: add tls, or write rediss://", errMismatch)
+	}
+	return nil
+}
+
+// probePrefix begins the keys of probes, and probeTTL frees those that could
+// not be deleted.
+const (
+	probePrefix = "probe:"
+	probeTTL    = time.Minute
+)
+
+// probe reads a key, and writes it in every way that the store does.
+func (s *Store) probe(ctx context.Context) error {
+	key := probePrefix + rand.Text()
+	if _, err := s.Get(ctx, key); !errors.Is(err, session.ErrNotFound) {
+		return fmt.Errorf("trying to read: %w", err)
+	}
+	err := s.probeUpdate(ctx, key)
 	if err == nil && s.watch != nil {
 		err = s.probeTracking(ctx, key)
 	}
-	if deleted := s.Delete(ctx, key); err == nil {
+	deleted := s.Delete(ctx, key)
+	if err == nil {
 		err = deleted
+	}
+	if errors.Is(err, session.ErrUnavailable) && ctx.Err() == nil {
+		s.setDown(err)
+		return nil
 	}
 	return err
 }
-
-// probeTTL frees the key of a probe that could not delete it.
-const probeTTL = time.Minute
 
 func (s *Store) probeUpdate(ctx context.Context, key string) error {
 	for _, want := range []string{"", "1"} {
@@ -148,34 +224,34 @@ func (s *Store) probeUpdate(ctx context.Context, key string) error {
 }
 
 // probeTracking reads the key and changes it behind the store's back. There
-// are servers and proxies that accept CLIENT TRACKING and tell nothing.
+// are servers and proxies that accept CLIENT TRACKING and push nothing.
 func (s *Store) probeTracking(ctx context.Context, key string) error {
-	told := make(chan struct{}, 1)
-	cancel := s.watch.add(func(changed string) {
+	pushed := make(chan struct{}, 1)
+	cancel := s.watch.Add(func(changed string) {
 		if changed == key {
 			select {
-			case told <- struct{}{}:
+			case pushed <- struct{}{}:
 			default:
 			}
 		}
 	})
 	defer cancel()
-	if _, err := s.Get(ctx, key); err != nil {
-		return fmt.Errorf("trying to read: %w", err)
+	if _, err := s.get(ctx, s.prefix+key); err != nil && !errors.Is(err, session.ErrNotFound) {
+		return s.explain(ctx, "trying to read", err)
 	}
-	command := set(s.client.B(), s.prefix+key, []byte("changed"), probeTTL)
-	if err := s.explain(ctx, "trying to write", s.do(ctx, command)); err != nil {
-		return err
+	if err := s.do(ctx, s.set(key, []byte("changed"), probeTTL)); err != nil {
+		return s.explain(ctx, "trying to write", err)
 	}
 	timer := time.NewTimer(max(s.timeout, time.Second))
 	defer timer.Stop()
 	select {
-	case <-told:
+	case <-pushed:
+		s.trackingProved = true
 		return nil
 	case <-timer.C:
 		return ErrNoClientCache
 	case <-ctx.Done():
-		return fmt.Errorf("waiting to be told of a change: %w", ctx.Err())
+		return fmt.Errorf("waiting for a changed key: %w", ctx.Err())
 	}
 }
 
@@ -184,7 +260,7 @@ func (s *Store) probeTracking(ctx context.Context, key string) error {
 func (s *Store) evicts(ctx context.Context) string {
 	info, err := call(ctx, s, 0, func(ctx context.Context) (string, error) {
 		return s.client.Do(ctx, s.client.B().Info().Section("memory").Build()).ToString()
-	}, nil)
+	})
 	if err != nil {
 		return ""
 	}

@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/url"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -68,14 +71,6 @@ const (
 	// keepAlive is how often an idle connection is tried.
 	keepAlive = time.Second
 
-	// dedicatedConns bounds the connections for updates, for each node. An
-	// update holds one for two round trips.
-	dedicatedConns = 32
-
-	// bufferSize of a connection, each way. Records have some 300 bytes, and
-	// up to dedicatedConns connections exist per node.
-	bufferSize = 64 << 10
-
 	// topologyRefresh is how often the nodes of a cluster or the Sentinels
 	// are asked who is master, beside the events that tell it.
 	topologyRefresh = 2 * time.Second
@@ -134,28 +129,26 @@ func (o Options) clientOption() (rueidis.ClientOption, error) {
 		Password:    o.Password,
 		SelectDB:    o.DB,
 		TLSConfig:   o.TLS,
-		ClientName:  "wxgate",
 		Dialer:      net.Dialer{Timeout: o.DialTimeout, KeepAlive: keepAlive},
 
 		// A connection that is silent for so long after a PING is closed. It
 		// must not be shorter than what a command may take.
 		ConnWriteTimeout: max(time.Second, o.Timeout),
 
-		// One connection per node carries all reads and writes, beside those
-		// for updates. More would not make it faster, since the server has
-		// one thread, and one is easier to reason about.
+		// One connection per node carries everything. More would not make it
+		// faster, since the server has one thread, and the order of one is
+		// easier to reason about.
 		PipelineMultiplex: -1,
 
-		BlockingPoolSize:    dedicatedConns,
-		BlockingPoolCleanup: time.Minute,
-		ReadBufferEachConn:  bufferSize,
-		WriteBufferEachConn: bufferSize,
-		RetryDelay:          retryDelay,
+		RetryDelay: retryDelay,
 		ClusterOption: rueidis.ClusterOption{
 			ShardsRefreshInterval: topologyRefresh,
 			MaxMovedRedirections:  3,
 		},
 		DisableCache: true,
+	}
+	if o.ClientCache {
+		opt.ClientName = "wxgate" // a proxy without CLIENT would refuse it
 	}
 	if opt.TLSConfig != nil && isSocket(opt.InitAddress[0]) {
 		return rueidis.ClientOption{}, errors.New("a unix socket takes no TLS")
@@ -222,4 +215,129 @@ func retryDelay(attempts int, _ rueidis.Completed, _ error) time.Duration {
 		return -1
 	}
 	return time.Duration(attempts) * (5*time.Millisecond + rand.N(10*time.Millisecond))
+}
+
+// An addressing is what all addresses together say.
+type addressing struct {
+	addresses []string // host:port, or the path of a socket
+	endpoint           // what they agree on; its address is empty
+}
+
+// An endpoint is one parsed address.
+type endpoint struct {
+	address  string // host:port, or the absolute path of a unix socket
+	tls      bool
+	username string
+	password string
+	db       int
+	hasDB    bool
+}
+
+// parseAddresses parses all addresses and requires that they agree on
+// everything but the place.
+func parseAddresses(addresses []string, defaultPort string) (addressing, error) {
+	if len(addresses) == 0 {
+		return addressing{}, errors.New("at least one address is needed")
+	}
+	var all addressing
+	for i, text := range addresses {
+		e, err := parseAddress(text, defaultPort)
+		if err != nil {
+			return addressing{}, fmt.Errorf("address %d: %w", i+1, err)
+		}
+		if len(addresses) > 1 && isSocket(e.address) {
+			return addressing{}, fmt.Errorf("address %d: a unix socket must be the only address", i+1)
+		}
+		all.addresses = append(all.addresses, e.address)
+		e.address = ""
+		if i > 0 && e != all.endpoint {
+			return addressing{}, fmt.Errorf("address %d differs from the first one in its scheme, user, password or database", i+1)
+		}
+		all.endpoint = e
+	}
+	return all, nil
+}
+
+// parseAddress parses host:port or a URL. Its errors hold no part of the
+// text, which may have a password anywhere if it is malformed.
+func parseAddress(text, defaultPort string) (endpoint, error) {
+	if !strings.Contains(text, "://") {
+		if strings.ContainsAny(text, "@/?#") {
+			return endpoint{}, errors.New("not host:port; a user, a password or a database needs a redis:// URL")
+		}
+		address, err := hostPort(text, defaultPort)
+		return endpoint{address: address}, err
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return endpoint{}, errors.New("not a URL")
+	}
+	if u.Fragment != "" || u.Opaque != "" {
+		return endpoint{}, errors.New("not a redis:// URL")
+	}
+	var e endpoint
+	if u.User != nil {
+		e.username = u.User.Username()
+		e.password, _ = u.User.Password()
+	}
+	switch u.Scheme {
+	case "redis", "valkey", "rediss", "valkeys":
+		e.tls = u.Scheme == "rediss" || u.Scheme == "valkeys"
+		if u.RawQuery != "" {
+			return endpoint{}, errors.New("a redis:// URL takes no query: use the options")
+		}
+		if e.address, err = hostPort(u.Host, defaultPort); err != nil {
+			return endpoint{}, err
+		}
+		err = e.setDB(strings.TrimPrefix(u.Path, "/"))
+	case "unix":
+		if u.Host != "" || !isSocket(u.Path) {
+			return endpoint{}, errors.New("a unix:// URL needs an absolute path: unix:///run/redis.sock")
+		}
+		e.address = u.Path
+		query := u.Query()
+		err = e.setDB(query.Get("db"))
+		query.Del("db")
+		if len(query) > 0 {
+			return endpoint{}, errors.New("a unix:// URL takes no query but db")
+		}
+	default:
+		return endpoint{}, errors.New("the scheme must be redis, rediss or unix")
+	}
+	return e, err
+}
+
+func (e *endpoint) setDB(text string) error {
+	if text == "" {
+		return nil
+	}
+	db, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		return errors.New("the database is not a number")
+	}
+	e.db, e.hasDB = int(db), true
+	return nil
+}
+
+// hostPort completes and checks a host:port.
+func hostPort(text, defaultPort string) (string, error) {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		// A port may be missing; anything else that is wrong still is.
+		if host, port, err = net.SplitHostPort(text + ":" + defaultPort); err != nil {
+			return "", errors.New("not host:port")
+		}
+	}
+	if host == "" || strings.ContainsAny(host, " \t\r\n") {
+		return "", errors.New("the host is missing")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", errors.New("the port is not a number from 1 to 65535")
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// isSocket tells the path of a unix socket from a host:port.
+func isSocket(address string) bool {
+	return strings.HasPrefix(address, "/")
 }

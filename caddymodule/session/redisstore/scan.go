@@ -21,13 +21,13 @@ const scanPage = 128
 // own, so that requests do not wait behind it and the server does not track
 // what it reads. Each page must come within Timeout. Close ends it.
 func (s *Store) Scan(ctx context.Context, prefix string, visit func(key string, value []byte, ttl time.Duration) error) error {
-	if err := s.life.enter(); err != nil {
+	if err := s.calls.Enter(); err != nil {
 		return err
 	}
-	defer s.life.leave()
+	defer s.calls.Leave()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(s.stopping, func() { cancel(session.ErrClosed) })()
+	defer context.AfterFunc(s.calls.Stopping(), func() { cancel(session.ErrClosed) })()
 
 	var refusal error
 	err := s.scan(ctx, prefix, func(key string, value []byte, ttl time.Duration) error {
@@ -72,7 +72,7 @@ func (s *Store) masters(ctx context.Context, client rueidis.Client) ([]rueidis.C
 			// HELLO without arguments changes nothing and needs no permission.
 			greeting, err := call(ctx, s, 0, func(ctx context.Context) (map[string]rueidis.RedisMessage, error) {
 				return node.Do(ctx, node.B().Arbitrary("HELLO").Build()).AsMap()
-			}, nil)
+			})
 			if err != nil {
 				return nil, err
 			}
@@ -92,7 +92,7 @@ func (s *Store) scanKeys(ctx context.Context, node rueidis.Client, prefix string
 		entry, err := call(ctx, s, 0, func(ctx context.Context) (rueidis.ScanEntry, error) {
 			command := node.B().Scan().Cursor(cursor).Match(escapeGlob(prefix) + "*").Count(scanPage).Build()
 			return node.Do(ctx, command).AsScanEntry()
-		}, nil)
+		})
 		if err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (s *Store) visitKeys(ctx context.Context, client rueidis.Client, keys []str
 			commands = append(commands, client.B().Get().Key(key).Build(), client.B().Pttl().Key(key).Build())
 		}
 		return client.DoMulti(ctx, commands...), nil
-	}, nil)
+	})
 	if err != nil {
 		return err
 	}
@@ -165,10 +165,10 @@ const (
 // larger ones it is the number of all keys times the share of those with the
 // prefix among 1024 random ones, which costs the server about a millisecond.
 func (s *Store) Count(ctx context.Context, prefix string) (int64, error) {
-	if err := s.life.enter(); err != nil {
+	if err := s.calls.Enter(); err != nil {
 		return 0, err
 	}
-	defer s.life.leave()
+	defer s.calls.Leave()
 	masters, err := s.masters(ctx, s.client)
 	var sum int64
 	for _, master := range masters {
@@ -184,7 +184,7 @@ func (s *Store) Count(ctx context.Context, prefix string) (int64, error) {
 func (s *Store) countNode(ctx context.Context, node rueidis.Client, prefix string) (int64, error) {
 	size, err := call(ctx, s, 0, func(ctx context.Context) (int64, error) {
 		return node.Do(ctx, node.B().Dbsize().Build()).ToInt64()
-	}, nil)
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -210,7 +210,7 @@ func (s *Store) sample(ctx context.Context, node rueidis.Client, prefix string) 
 			commands[i] = node.B().Randomkey().Build()
 		}
 		return node.DoMulti(ctx, commands...), nil
-	}, nil)
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -230,8 +230,9 @@ func (s *Store) sample(ctx context.Context, node rueidis.Client, prefix string) 
 }
 
 var (
-	_ session.Store   = (*Store)(nil)
-	_ session.Pinger  = (*Store)(nil)
-	_ session.Scanner = (*Store)(nil)
-	_ session.Counter = (*Store)(nil)
+	_ session.Store       = (*Store)(nil)
+	_ session.Pinger      = (*Store)(nil)
+	_ session.Scanner     = (*Store)(nil)
+	_ session.Counter     = (*Store)(nil)
+	_ session.RoomChecker = (*Store)(nil)
 )

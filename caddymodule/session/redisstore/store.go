@@ -4,20 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
 // A Store keeps values in Redis. Make one with Open.
 //
-// Its errors wrap session.ErrFull if the server is out of memory,
-// ErrReadOnly if it is a replica, and os.ErrDeadlineExceeded if it did not
-// answer within Options.Timeout. In the last case, and when the connection is
-// lost, a write may have happened or not.
+// Its errors wrap session.ErrUnavailable if the server does not answer or
+// refuses now what it will do later; session.ErrFull if it is out of memory;
+// and os.ErrDeadlineExceeded if it did not answer within Options.Timeout. In
+// the last case, and when the connection is lost, a write may have happened or
+// not.
 type Store struct {
 	client  rueidis.Client
 	option  rueidis.ClientOption // for the clients that scans make
@@ -26,23 +30,26 @@ type Store struct {
 	timeout time.Duration
 	secrets []string // passwords, which no error may hold
 	watch   *watch   // nil without ClientCache
+	health  health
 
-	life       life
+	// trackingProved is set when the server was seen to push a changed key. The
+	// heartbeat tries it if the server took no writes at Open.
+	trackingProved bool
+
+	calls      *storekit.Calls
 	lanes      lanes
-	turns      turns
-	exchanges  sync.WaitGroup     // goroutines that speak to the server
-	background sync.WaitGroup     // the heartbeat
-	stopping   context.Context    // of scans and the heartbeat
-	stop       context.CancelFunc // ends it
+	locks      *storekit.KeyLocks
+	exchanges  sync.WaitGroup // goroutines that speak to the server
+	background sync.WaitGroup // the heartbeat
 }
 
 // Get returns the value under key, or session.ErrNotFound. It asks the server
 // every time.
 func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
-	if err := s.life.enter(); err != nil {
+	if err := s.calls.Enter(); err != nil {
 		return nil, err
 	}
-	defer s.life.leave()
+	defer s.calls.Leave()
 	value, err := s.get(ctx, s.prefix+key)
 	return value, s.explain(ctx, "reading from redis", err)
 }
@@ -51,15 +58,19 @@ func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
 // write, which rueidis does as a cached read with a cache that keeps nothing.
 func (s *Store) get(ctx context.Context, key string) ([]byte, error) {
 	if s.watch == nil {
-		get := s.client.B().Get().Key(key).Build()
-		return call(ctx, s, get.Slot(), func(ctx context.Context) ([]byte, error) {
-			return bytesOf(s.client.Do(ctx, get))
-		}, nil)
+		return s.getUntracked(ctx, key)
 	}
 	get := s.client.B().Get().Key(key).Cache().ToStaticTTL()
 	return call(ctx, s, get.Slot(), func(ctx context.Context) ([]byte, error) {
 		return bytesOf(s.client.DoCache(ctx, get, MaxAge))
-	}, nil)
+	})
+}
+
+func (s *Store) getUntracked(ctx context.Context, key string) ([]byte, error) {
+	get := s.client.B().Get().Key(key).Build()
+	return call(ctx, s, get.Slot(), func(ctx context.Context) ([]byte, error) {
+		return bytesOf(s.client.Do(ctx, get))
+	})
 }
 
 // bytesOf returns the value in a reply to GET. Only the server's explicit null
@@ -78,23 +89,23 @@ func bytesOf(reply rueidis.RedisResult) ([]byte, error) {
 // Put writes value under key, whatever was there. It is sent once: after a
 // lost connection it is not known whether the server has done it.
 func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	if err := s.life.enter(); err != nil {
+	if err := s.calls.Enter(); err != nil {
 		return err
 	}
-	defer s.life.leave()
+	defer s.calls.Leave()
 	if ttl < 0 {
 		return errNegativeTTL
 	}
 	defer s.changed(key)
-	return s.explain(ctx, "writing to redis", s.do(ctx, set(s.client.B(), s.prefix+key, value, ttl)))
+	return s.explain(ctx, "writing to redis", s.do(ctx, s.set(key, value, ttl)))
 }
 
 // Delete removes key.
 func (s *Store) Delete(ctx context.Context, key string) error {
-	if err := s.life.enter(); err != nil {
+	if err := s.calls.Enter(); err != nil {
 		return err
 	}
-	defer s.life.leave()
+	defer s.calls.Leave()
 	defer s.changed(key)
 	return s.explain(ctx, "deleting from redis", s.do(ctx, s.client.B().Del().Key(s.prefix+key).Build()))
 }
@@ -102,10 +113,10 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 // Ping reads a key that does not exist, so that it fails whenever reading a
 // session would.
 func (s *Store) Ping(ctx context.Context) error {
-	if err := s.life.enter(); err != nil {
+	if err := s.calls.Enter(); err != nil {
 		return err
 	}
-	defer s.life.leave()
+	defer s.calls.Leave()
 	_, err := s.get(ctx, s.prefix+"ping")
 	if errors.Is(err, session.ErrNotFound) {
 		err = nil
@@ -113,32 +124,131 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.explain(ctx, "asking redis", err)
 }
 
+// updateTimeouts is how many times Timeout an Update may take: it waits for
+// the updates of the same key, and then sends at least two commands.
+const updateTimeouts = 4
+
+// Update changes one key atomically: it reads the key and writes it with a
+// script, which writes only if the key still has the value that was read.
+// Otherwise it starts over, after a short random pause. The error is
+// session.ErrConflict if it has not succeeded after four times Timeout.
+func (s *Store) Update(ctx context.Context, key string, change session.ChangeFunc) error {
+	if err := s.calls.Enter(); err != nil {
+		return err
+	}
+	defer s.calls.Leave()
+	const doing = "updating redis"
+	working, cancel := context.WithTimeoutCause(ctx, updateTimeouts*s.timeout, errNoAnswer)
+	defer cancel()
+	unlock, err := s.locks.Lock(working, key)
+	if err != nil {
+		return s.explain(ctx, doing, err)
+	}
+	defer unlock()
+	for attempt := 0; ; attempt++ {
+		old, err := s.getUntracked(working, s.prefix+key)
+		if err != nil && !errors.Is(err, session.ErrNotFound) {
+			return s.explain(ctx, doing, err)
+		}
+		found := presence(old)
+		value, ttl, err := change(old)
+		switch {
+		case err != nil:
+			return err
+		case ttl < 0:
+			return errNegativeTTL
+		case value == nil && old == nil:
+			return nil
+		}
+		swapped, err := s.compareAndSwap(working, key, found, presence(value), ttl)
+		if swapped || err != nil {
+			return s.explain(ctx, doing, err)
+		}
+		if pause(working, attempt) != nil {
+			return s.explain(ctx, doing, fmt.Errorf("%w: %d attempts", session.ErrConflict, attempt+1))
+		}
+	}
+}
+
+// swapScript writes or deletes a key that still has its old value. Absent and
+// empty differ, so every value has a character in front.
+const swapScript = `local old = redis.call('GET', KEYS[1])
+if (old and '=' .. old or '') ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1])
+elseif ARGV[3] == '0' then redis.call('SET', KEYS[1], string.sub(ARGV[2], 2))
+else redis.call('SET', KEYS[1], string.sub(ARGV[2], 2), 'PX', ARGV[3]) end
+return 1`
+
+// compareAndSwap reports whether the key had the old value, and has the new one
+// now. Both are as presence returns them.
+func (s *Store) compareAndSwap(ctx context.Context, key, old, value string, ttl time.Duration) (bool, error) {
+	defer s.changed(key)
+	px := "0"
+	if ttl > 0 {
+		px = strconv.FormatInt(milliseconds(ttl), 10)
+	}
+	// EVAL, not EVALSHA: the script is short, and a second round trip after
+	// each restart of the server is not worth its bytes.
+	eval := s.client.B().Eval().Script(swapScript).Numkeys(1).Key(s.prefix+key).Arg(old, value, px).Build()
+	n, err := call(ctx, s, eval.Slot(), func(ctx context.Context) (int64, error) {
+		return s.client.Do(ctx, eval).ToInt64()
+	})
+	return n == 1, err
+}
+
+// presence is a value as swapScript takes it.
+func presence(value []byte) string {
+	if value == nil {
+		return ""
+	}
+	return "=" + string(value)
+}
+
+// pause waits a random time after a lost attempt, longer with each one, so
+// that of several processes one is alone for long enough.
+func pause(ctx context.Context, attempt int) error {
+	longest := time.Millisecond << min(attempt, 5)
+	timer := time.NewTimer(rand.N(longest))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 var errNegativeTTL = errors.New("writing to redis: the ttl is negative")
 
-// set is the command that writes value. The ttl is rounded up to the server's
-// milliseconds; 0 means none, and takes away the one that was there.
-func set(b rueidis.Builder, key string, value []byte, ttl time.Duration) rueidis.Completed {
+// set is the command that writes value. A ttl of 0 means none, and removes the
+// one that was there.
+func (s *Store) set(key string, value []byte, ttl time.Duration) rueidis.Completed {
 	// The string is a copy: rueidis may send it after the caller has gone.
-	command := b.Set().Key(key).Value(string(value))
+	command := s.client.B().Set().Key(s.prefix + key).Value(string(value))
 	if ttl == 0 {
 		return command.Build()
 	}
-	return command.PxMilliseconds(int64((ttl-1)/time.Millisecond) + 1).Build()
+	return command.PxMilliseconds(milliseconds(ttl)).Build()
+}
+
+// milliseconds rounds a ttl that is not 0 up to the server's unit.
+func milliseconds(ttl time.Duration) int64 {
+	return int64((ttl-1)/time.Millisecond) + 1
 }
 
 // do runs one command whose result is of no interest.
 func (s *Store) do(ctx context.Context, command rueidis.Completed) error {
 	_, err := call(ctx, s, command.Slot(), func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.client.Do(ctx, command).Error()
-	}, nil)
+	})
 	return err
 }
 
-// changed tells the observers of a write through this Store, also if it
-// failed: the server may have done it all the same.
+// changed calls the observers after a write through this Store, also after one
+// that failed: the server may have done it all the same.
 func (s *Store) changed(key string) {
 	if s.watch != nil {
-		s.watch.tell(key)
+		s.watch.Changed(key)
 	}
 }
 
@@ -149,10 +259,7 @@ const closeTimeout = time.Second
 // Close waits for the calls that are under way, which Timeout bounds, and ends
 // scans early. Its error is always nil.
 func (s *Store) Close() error {
-	first := s.life.end()
-	s.stop()
-	s.life.calls.Wait()
-	if !first {
+	if !s.calls.Close() {
 		return nil
 	}
 	ended := make(chan struct{})
@@ -173,3 +280,82 @@ func (s *Store) Close() error {
 
 // String does not show the address or the password.
 func (s *Store) String() string { return fmt.Sprintf("redis store with prefix %q", s.prefix) }
+
+const (
+	// laneCount parts of the key space have a lane each. A node of a cluster
+	// owns ranges of slots, so a lane mostly belongs to one node, and the
+	// lanes of a hung node do not hold up the others.
+	laneCount = 64
+
+	// laneWidth calls may be under way in a lane. It bounds the memory that a
+	// hung server costs, and is far more than a healthy one ever has waiting.
+	laneWidth = 64
+
+	slotCount = 16384
+)
+
+// lanes are semaphores that bound the calls under way.
+type lanes [laneCount]chan struct{}
+
+func newLanes() (l lanes) {
+	for i := range l {
+		l[i] = make(chan struct{}, laneWidth)
+	}
+	return l
+}
+
+// of returns the lane of a command's slot. Bits above the slot say whether
+// rueidis needs it.
+func (l *lanes) of(slot uint16) chan struct{} {
+	return l[slot%slotCount/(slotCount/laneCount)]
+}
+
+// call runs one exchange with the server in the lane of slot. It waits until
+// ctx ends, but no longer than Timeout.
+func call[T any](ctx context.Context, s *Store, slot uint16, exchange func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errNoAnswer)
+	defer cancel()
+	var none T
+	if ctx.Err() != nil {
+		return none, context.Cause(ctx)
+	}
+	lane := s.lanes.of(slot)
+	select {
+	case lane <- struct{}{}:
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	}
+	return run(ctx, s, func(ctx context.Context) (T, error) {
+		defer func() { <-lane }()
+		return exchange(ctx)
+	})
+}
+
+// run does an exchange in a goroutine of its own, because rueidis cannot
+// always be interrupted: a caller may wait for a connection that another one
+// is making, or for room in a ring of 1024 commands that a hung server does
+// not empty (https://github.com/redis/rueidis/issues/858). For the same reason
+// the exchange does not see the caller's deadline: the connection that it may
+// be making is everybody's, and over a slow link takes longer than a command.
+//
+// The exchange is always begun.
+func run[T any](ctx context.Context, s *Store, exchange func(context.Context) (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	s.exchanges.Go(func() {
+		patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout+2*s.option.Dialer.Timeout)
+		defer cancel()
+		value, err := exchange(patient)
+		done <- result{value, err}
+	})
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
+}

@@ -2,13 +2,13 @@ package redisstore
 
 import (
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
 // MaxAge is how long a value that was read may be kept if no change is told.
@@ -28,41 +28,13 @@ type TrackingStore struct{ *Store }
 // values were read is lost. It is called by the goroutine that reads the
 // connection, so it must not wait.
 func (s TrackingStore) Observe(changed func(key string)) (maxAge time.Duration, cancel func()) {
-	return MaxAge, s.watch.add(changed)
+	return MaxAge, s.watch.Add(changed)
 }
 
-// A watch passes changes on to the observers.
+// A watch is the list of observers, and makes the links that call them.
 type watch struct {
+	storekit.Observers
 	prefix string
-
-	mu        sync.RWMutex
-	next      int
-	observers map[int]func(key string)
-}
-
-func newWatch(prefix string) *watch {
-	return &watch{prefix: prefix, observers: make(map[int]func(string))}
-}
-
-func (w *watch) add(changed func(key string)) (cancel func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	id := w.next
-	w.next++
-	w.observers[id] = changed
-	return func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.observers, id)
-	}
-}
-
-func (w *watch) tell(key string) {
-	w.mu.RLock()
-	defer w.mu.RUnlock()
-	for _, changed := range w.observers {
-		changed(key)
-	}
 }
 
 // newLink is rueidis' NewCacheStoreFn: it makes the link of one connection.
@@ -94,16 +66,16 @@ func (l *link) Cancel(string, string, error) {}
 // Delete passes on which keys were changed; nil means all of them.
 func (l *link) Delete(keys []rueidis.RedisMessage) {
 	if keys == nil {
-		l.watch.tell("")
+		l.watch.Changed("")
 	}
 	for i := range keys {
 		name, err := keys[i].ToString()
 		key, ours := strings.CutPrefix(name, l.watch.prefix)
 		switch {
 		case err != nil:
-			l.watch.tell("")
+			l.watch.Changed("")
 		case ours:
-			l.watch.tell(key)
+			l.watch.Changed(key)
 		}
 	}
 }
@@ -112,7 +84,7 @@ func (l *link) Delete(keys []rueidis.RedisMessage) {
 // reads, so losing one says nothing.
 func (l *link) Close(error) {
 	if l.used.Load() {
-		l.watch.tell("")
+		l.watch.Changed("")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A Proxy stands between a client and a server and makes the faults of a
@@ -21,6 +22,8 @@ type Proxy struct {
 	accepted atomic.Int64
 	refuse   atomic.Bool
 	edit     atomic.Pointer[func(message []byte) [][]byte]
+
+	delay atomic.Int64 // of each piece, in each direction
 
 	gate sync.RWMutex // held for writing while frozen
 
@@ -74,6 +77,9 @@ func (p *Proxy) Cut() {
 	}
 }
 
+// Delay makes everything come so much later, in each direction.
+func (p *Proxy) Delay(each time.Duration) { p.delay.Store(int64(each)) }
+
 // Freeze lets nothing pass, while connections stay open, until thaw is called.
 func (p *Proxy) Freeze() (thaw func()) {
 	p.gate.Lock()
@@ -126,10 +132,12 @@ func (p *Proxy) serve(client net.Conn) {
 }
 
 func (p *Proxy) questions(to io.Writer, from io.Reader) {
-	buffer := make([]byte, 32<<10)
+	later := p.newLine(to)
+	defer later.end()
 	for {
+		buffer := make([]byte, 32<<10)
 		n, err := from.Read(buffer)
-		if n > 0 && !p.pass(to, buffer[:n]) {
+		if n > 0 && !later.pass(buffer[:n]) {
 			return
 		}
 		if err != nil {
@@ -140,6 +148,8 @@ func (p *Proxy) questions(to io.Writer, from io.Reader) {
 
 func (p *Proxy) answers(to io.Writer, from io.Reader) {
 	r := bufio.NewReader(from)
+	later := p.newLine(to)
+	defer later.end()
 	for {
 		message, err := readMessage(r, nil)
 		if err != nil {
@@ -150,19 +160,65 @@ func (p *Proxy) answers(to io.Writer, from io.Reader) {
 			messages = (*edit)(message)
 		}
 		for _, m := range messages {
-			if !p.pass(to, m) {
+			if !later.pass(m) {
 				return
 			}
 		}
 	}
 }
 
-// pass writes when the gate is open.
-func (p *Proxy) pass(to io.Writer, b []byte) bool {
-	p.gate.RLock()
-	defer p.gate.RUnlock()
-	_, err := to.Write(b)
-	return err == nil
+// A line is one direction of a connection: pieces leave it in their order, each
+// after the proxy's delay, however many are under way.
+type line struct {
+	proxy  *Proxy
+	pieces chan piece
+	failed chan struct{} // closed when a write failed
+	done   chan struct{}
+}
+
+type piece struct {
+	due   time.Time
+	bytes []byte
+}
+
+func (p *Proxy) newLine(to io.Writer) *line {
+	l := &line{proxy: p, pieces: make(chan piece, 1024), failed: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		broken := false
+		for piece := range l.pieces {
+			if broken {
+				continue
+			}
+			if wait := time.Until(piece.due); wait > 0 {
+				<-time.After(wait)
+			}
+			p.gate.RLock()
+			_, err := to.Write(piece.bytes)
+			p.gate.RUnlock()
+			if err != nil {
+				broken = true
+				close(l.failed)
+			}
+		}
+	}()
+	return l
+}
+
+// pass takes bytes, which the caller does not change any more.
+func (l *line) pass(b []byte) bool {
+	select {
+	case l.pieces <- piece{time.Now().Add(time.Duration(l.proxy.delay.Load())), b}:
+		return true
+	case <-l.failed:
+		return false
+	}
+}
+
+// end waits until everything has left.
+func (l *line) end() {
+	close(l.pieces)
+	<-l.done
 }
 
 // readMessage appends one whole message in the Redis protocol to b.

@@ -146,14 +146,15 @@ func (s *Server) launch(t testing.TB, m mode) error {
 // Do runs a command with redis-cli and returns what it prints.
 func (s *Server) Do(t testing.TB, args ...string) string {
 	t.Helper()
-	out, err := s.try(t, args...)
+	out, err := s.Try(t, args...)
 	if err != nil {
 		t.Fatalf("redis-cli %s: %v: %s", args[0], err, out)
 	}
 	return out
 }
 
-func (s *Server) try(t testing.TB, args ...string) (string, error) {
+// Try is Do for a command that may fail.
+func (s *Server) Try(t testing.TB, args ...string) (string, error) {
 	t.Helper()
 	out, err := gatewaytest.Command(t, "redis-cli", append(s.cli, args...)...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err

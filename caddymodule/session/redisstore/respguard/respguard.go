@@ -1,4 +1,17 @@
-package redisstore
+// Package respguard ends a connection to a Redis server whose bytes would end
+// the process.
+//
+// rueidis trusts the server. A length below zero, a reply without a command, a
+// redirection without an address or an unexpected confirmation of a
+// subscription is a panic in one of its own goroutines, which no caller can
+// recover. A proxy that loses or repeats a reply is enough. This package can go
+// when rueidis returns an error there:
+//   - https://github.com/redis/rueidis/issues/718 and
+//     https://github.com/redis/rueidis/issues/690: "protocol bug, message
+//     handled out of order" is a panic of the goroutine that reads;
+//   - lengths are used as they come: make([]byte, n) and slices in its resp.go
+//     panic for a negative n, and redirections are split without looking.
+package respguard
 
 import (
 	"bytes"
@@ -8,47 +21,50 @@ import (
 	"sync/atomic"
 )
 
-// errProtocol says that bytes came which no server sends. The connection is
-// given up.
-var errProtocol = errors.New("server broke the protocol")
+// ErrProtocol is returned when the server sent bytes that no Redis sends.
+var ErrProtocol = errors.New("server broke the protocol")
 
-// A guardedConn passes on only what rueidis can take. rueidis trusts the
-// server: a length below zero, an answer that nobody asked for or a
-// redirection without an address is a panic in one of its goroutines, which
-// ends the whole process. Here it ends the connection.
-type guardedConn struct {
+// A Conn passes on only what rueidis can take.
+type Conn struct {
 	net.Conn
-	questions scanner
-	answers   scanner
-	asked     atomic.Int64 // commands written
-	answered  int64        // replies read
+	commands scanner
+	replies  scanner
+	sent     atomic.Int64 // commands written
+	received int64        // replies read
 }
 
-// Write counts the commands before they are sent, so that no answer can be
+// New guards conn. Confirmations of subscriptions are let through if subscribes
+// is set: rueidis subscribes to Sentinels only.
+func New(conn net.Conn, subscribes bool) *Conn {
+	return &Conn{Conn: conn, replies: scanner{subscribes: subscribes}}
+}
+
+// Write counts the commands before they are sent, so that no reply can be
 // faster.
-func (g *guardedConn) Write(p []byte) (int, error) {
-	commands, err := g.questions.scan(p)
+func (c *Conn) Write(p []byte) (int, error) {
+	commands, err := c.commands.scan(p)
 	if err != nil {
 		return 0, err
 	}
-	g.asked.Add(commands)
-	return g.Conn.Write(p)
+	c.sent.Add(commands)
+	return c.Conn.Write(p)
 }
 
-func (g *guardedConn) Read(p []byte) (int, error) {
-	n, err := g.Conn.Read(p)
-	replies, broken := g.answers.scan(p[:n])
+// Read returns ErrProtocol instead of bytes that rueidis cannot take.
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	replies, broken := c.replies.scan(p[:n])
 	if broken != nil {
 		return 0, broken
 	}
-	if g.answered += replies; g.answered > g.asked.Load() {
-		return 0, errProtocol
+	if c.received += replies; c.received > c.sent.Load() {
+		return 0, ErrProtocol
 	}
 	return n, err
 }
 
-// Limits of what may come. Values have at most 1 MiB, and the longest answer
-// is that about a cluster, with at most 16384 ranges of slots.
+// Limits of what may come. Values have at most 1 MiB, and the longest reply
+// is the one about a cluster, with at most 16384 ranges of slots.
 const (
 	maxLine     = 64 << 10
 	maxBulk     = 64 << 20
@@ -114,7 +130,7 @@ func (s *scanner) scanLine(p []byte) (rest []byte, ended bool, err error) {
 	line, rest, whole := bytes.Cut(p, []byte("\n"))
 	s.line = append(s.line, line...)
 	if len(s.line) > maxLine {
-		return nil, false, errProtocol
+		return nil, false, ErrProtocol
 	}
 	if !whole {
 		return nil, false, nil
@@ -122,13 +138,13 @@ func (s *scanner) scanLine(p []byte) (rest []byte, ended bool, err error) {
 	content, terminated := bytes.CutSuffix(s.line, []byte("\r"))
 	s.line = s.line[:0]
 	if !terminated || len(content) == 0 {
-		return nil, false, errProtocol
+		return nil, false, ErrProtocol
 	}
 	ended, err = s.takeLine(content[0], content[1:])
 	return rest, ended, err
 }
 
-// takeLine begins an element, and says whether that was all of it.
+// takeLine begins an element, and reports whether that was all of it.
 func (s *scanner) takeLine(kind byte, rest []byte) (ended bool, err error) {
 	switch kind {
 	case '+', ':', ',', '(':
@@ -143,7 +159,7 @@ func (s *scanner) takeLine(kind byte, rest []byte) (ended bool, err error) {
 	}
 	length, err := strconv.Atoi(string(rest))
 	if err != nil {
-		return false, errProtocol
+		return false, ErrProtocol
 	}
 	switch kind {
 	case '$', '=':
@@ -162,20 +178,20 @@ func (s *scanner) takeLine(kind byte, rest []byte) (ended bool, err error) {
 		return s.begin(length, false)
 	case '>':
 		if len(s.open) > 0 {
-			return false, errProtocol
+			return false, ErrProtocol
 		}
 		return s.begin(length, true)
 	case '%':
 		return s.begin(2*length, false)
 	default:
-		return false, errProtocol
+		return false, ErrProtocol
 	}
 }
 
 // begin opens an aggregate, unless it is empty. An empty push is nothing.
 func (s *scanner) begin(elements int, push bool) (ended bool, err error) {
 	if elements < 0 || elements > maxElements || len(s.open) == maxDepth || (push && elements == 0) {
-		return false, errProtocol
+		return false, ErrProtocol
 	}
 	if elements == 0 {
 		return true, nil
@@ -190,7 +206,7 @@ func (s *scanner) scanBody(p []byte) (rest []byte, ended bool, err error) {
 		switch s.body {
 		case 2, 1:
 			if p[0] != "\n\r"[s.body-1] {
-				return nil, false, errProtocol
+				return nil, false, ErrProtocol
 			}
 			p = p[1:]
 			s.body--
@@ -205,12 +221,12 @@ func (s *scanner) scanBody(p []byte) (rest []byte, ended bool, err error) {
 }
 
 // endElement closes the aggregates that end with the element that has just
-// ended. It says whether that was a message.
+// ended, and reports whether that was a message.
 func (s *scanner) endElement() (message bool, err error) {
 	for len(s.open) > 0 {
 		innermost := &s.open[len(s.open)-1]
 		if innermost.push && innermost.first && !s.mayPush() {
-			return false, errProtocol
+			return false, ErrProtocol
 		}
 		innermost.first = false
 		if innermost.left--; innermost.left > 0 {
@@ -249,7 +265,7 @@ func checkRedirection(text []byte) error {
 
 func refuseIf(broken bool) error {
 	if broken {
-		return errProtocol
+		return ErrProtocol
 	}
 	return nil
 }

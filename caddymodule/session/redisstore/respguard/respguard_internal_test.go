@@ -1,4 +1,4 @@
-package redisstore
+package respguard
 
 import (
 	"strings"
@@ -65,7 +65,7 @@ func TestScannerRefuses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var s scanner
 			_, err := s.scan([]byte(tt.stream))
-			require.ErrorIs(t, err, errProtocol)
+			require.ErrorIs(t, err, ErrProtocol)
 		})
 	}
 }
