@@ -25,12 +25,12 @@
 //
 // # What the server must allow
 //
-// GET, SET with PX, DEL, WATCH, UNWATCH, MULTI, EXEC, HELLO, AUTH, SELECT,
-// PING and ECHO; CLIENT TRACKING and CLIENT CACHING with ClientCache; CLUSTER
-// SLOTS (or SHARDS) in a cluster; ROLE and SENTINEL with Sentinel; SCAN, PTTL,
-// DBSIZE and RANDOMKEY for counting and moving sessions; INFO, if a warning
-// about eviction is wanted. No Lua: an atomic update is WATCH, GET, MULTI, SET
-// and EXEC, which managed services that forbid scripts allow, too.
+// GET, SET with PX, DEL, EVAL, HELLO, AUTH, SELECT, PING and ECHO; CLIENT
+// TRACKING and CLIENT CACHING with ClientCache; CLUSTER SLOTS (or SHARDS) in a
+// cluster; ROLE and SENTINEL with Sentinel; SCAN, PTTL, DBSIZE and RANDOMKEY for
+// counting and moving sessions; INFO, if a warning about eviction is wanted.
+// EVAL runs one script, an atomic compare-and-swap of one key by GET, SET and
+// DEL.
 //
 // # What Redis does not promise
 //
