@@ -234,5 +234,6 @@ var (
 	_ session.Pinger      = (*Store)(nil)
 	_ session.Scanner     = (*Store)(nil)
 	_ session.Counter     = (*Store)(nil)
+	_ session.MultiGetter = (*Store)(nil)
 	_ session.RoomChecker = (*Store)(nil)
 )

@@ -73,6 +73,49 @@ func (s *Store) getUntracked(ctx context.Context, key string) ([]byte, error) {
 	})
 }
 
+// GetMany implements session.MultiGetter.
+func (s *Store) GetMany(ctx context.Context, keys ...string) ([][]byte, error) {
+	if err := s.calls.Enter(); err != nil {
+		return nil, err
+	}
+	defer s.calls.Leave()
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	values, err := s.getMany(ctx, keys)
+	return values, s.explain(ctx, "reading from redis", err)
+}
+
+func (s *Store) getMany(ctx context.Context, keys []string) ([][]byte, error) {
+	tracked := make([]rueidis.CacheableTTL, len(keys))
+	plain := make([]rueidis.Completed, len(keys))
+	for i, key := range keys {
+		if get := s.client.B().Get().Key(s.prefix + key); s.watch != nil {
+			tracked[i] = rueidis.CT(get.Cache().ToStaticTTL(), MaxAge)
+		} else {
+			plain[i] = get.Build()
+		}
+	}
+	first := s.client.B().Get().Key(s.prefix + keys[0]).Build()
+	return call(ctx, s, first.Slot(), func(ctx context.Context) ([][]byte, error) {
+		var replies []rueidis.RedisResult
+		if s.watch != nil {
+			replies = s.client.DoMultiCache(ctx, tracked...)
+		} else {
+			replies = s.client.DoMulti(ctx, plain...)
+		}
+		values := make([][]byte, len(replies))
+		for i, reply := range replies {
+			value, err := bytesOf(reply)
+			if err != nil && !errors.Is(err, session.ErrNotFound) {
+				return nil, err
+			}
+			values[i] = value
+		}
+		return values, nil
+	})
+}
+
 // bytesOf returns the value in a reply to GET. Only the server's explicit null
 // means that there is none.
 func bytesOf(reply rueidis.RedisResult) ([]byte, error) {
@@ -280,82 +323,3 @@ func (s *Store) Close() error {
 
 // String does not show the address or the password.
 func (s *Store) String() string { return fmt.Sprintf("redis store with prefix %q", s.prefix) }
-
-const (
-	// laneCount parts of the key space have a lane each. A node of a cluster
-	// owns ranges of slots, so a lane mostly belongs to one node, and the
-	// lanes of a hung node do not hold up the others.
-	laneCount = 64
-
-	// laneWidth calls may be under way in a lane. It bounds the memory that a
-	// hung server costs, and is far more than a healthy one ever has waiting.
-	laneWidth = 64
-
-	slotCount = 16384
-)
-
-// lanes are semaphores that bound the calls under way.
-type lanes [laneCount]chan struct{}
-
-func newLanes() (l lanes) {
-	for i := range l {
-		l[i] = make(chan struct{}, laneWidth)
-	}
-	return l
-}
-
-// of returns the lane of a command's slot. Bits above the slot say whether
-// rueidis needs it.
-func (l *lanes) of(slot uint16) chan struct{} {
-	return l[slot%slotCount/(slotCount/laneCount)]
-}
-
-// call runs one exchange with the server in the lane of slot. It waits until
-// ctx ends, but no longer than Timeout.
-func call[T any](ctx context.Context, s *Store, slot uint16, exchange func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errNoAnswer)
-	defer cancel()
-	var none T
-	if ctx.Err() != nil {
-		return none, context.Cause(ctx)
-	}
-	lane := s.lanes.of(slot)
-	select {
-	case lane <- struct{}{}:
-	case <-ctx.Done():
-		return none, context.Cause(ctx)
-	}
-	return run(ctx, s, func(ctx context.Context) (T, error) {
-		defer func() { <-lane }()
-		return exchange(ctx)
-	})
-}
-
-// run does an exchange in a goroutine of its own, because rueidis cannot
-// always be interrupted: a caller may wait for a connection that another one
-// is making, or for room in a ring of 1024 commands that a hung server does
-// not empty (https://github.com/redis/rueidis/issues/858). For the same reason
-// the exchange does not see the caller's deadline: the connection that it may
-// be making is everybody's, and over a slow link takes longer than a command.
-//
-// The exchange is always begun.
-func run[T any](ctx context.Context, s *Store, exchange func(context.Context) (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	s.exchanges.Go(func() {
-		patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout+2*s.option.Dialer.Timeout)
-		defer cancel()
-		value, err := exchange(patient)
-		done <- result{value, err}
-	})
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-ctx.Done():
-		var none T
-		return none, context.Cause(ctx)
-	}
-}

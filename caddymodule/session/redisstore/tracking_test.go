@@ -93,6 +93,28 @@ func TestOthersAreTold(t *testing.T) {
 	}
 }
 
+// Keys that were read together are told of like those that were read alone, and
+// cost one round trip.
+func TestGetManyIsTracked(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr)
+	reader := open(t, patient(proxy.Addr))
+	told := observe(t, reader)
+	keys := []string{"session:1", "user:2", "absent"}
+	require.NoError(t, reader.Put(t.Context(), keys[0], []byte("v"), 0))
+	require.NoError(t, reader.Put(t.Context(), keys[1], []byte("v"), 0))
+	const delay = 300 * time.Millisecond
+	proxy.Delay(delay)
+	for _, key := range keys {
+		begin := time.Now()
+		_, err := reader.(session.MultiGetter).GetMany(t.Context(), keys...)
+		require.NoError(t, err)
+		require.Less(t, time.Since(begin), 4*delay, "two round trips")
+		server.Do(t, "set", "wxgate:"+key, "changed")
+		awaitTold(t, told, key)
+	}
+}
+
 func TestLossOfConnectionIsTold(t *testing.T) {
 	tests := []struct {
 		name string
