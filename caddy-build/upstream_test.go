@@ -26,9 +26,9 @@ type sample struct {
 	Env     map[string]string
 }
 
-func samples(t *testing.T) []sample {
+func samples(t *testing.T, list string) []sample {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(gatewaytest.Root(), "docs", "upstream", "samples.json"))
+	text, err := os.ReadFile(filepath.Join(gatewaytest.Root(), "docs", "upstream", list))
 	require.NoError(t, err)
 	var all []sample
 	require.NoError(t, json.Unmarshal(text, &all))
@@ -60,12 +60,7 @@ func (s sample) start(t *testing.T) string {
 		return cmd
 	}
 	if len(s.Prepare) > 0 {
-		prepare := run(s.Prepare)
-		if s.Prepare[0] == "go" {
-			// The sample belongs to this module; outside it has none.
-			prepare.Args = append(prepare.Args[:len(prepare.Args)-1], "main.go")
-		}
-		out, err := prepare.CombinedOutput()
+		out, err := run(s.Prepare).CombinedOutput()
 		require.NoError(t, err, string(out))
 	}
 	cmd := run(s.Command)
@@ -86,7 +81,7 @@ func (s sample) start(t *testing.T) string {
 }
 
 func TestUpstreamSamplesSeeTheUser(t *testing.T) {
-	for _, s := range samples(t) {
+	for _, s := range samples(t, "samples.json") {
 		t.Run(s.Name, func(t *testing.T) {
 			addr := s.start(t)
 			g := gatewaytest.Start(t, gatewaytest.Config{Next: "reverse_proxy " + addr})

@@ -20,7 +20,10 @@ var packages = map[string]string{
 	"systemd-analyze": "systemd",
 	"uvicorn":         "uvicorn python3-fastapi",
 
-	"/usr/share/java/tomcat10-embed-core.jar": "libtomcat10-embed-java",
+	"/usr/lib/python3/dist-packages/cryptography": "python3-cryptography",
+	"/usr/lib/python3/dist-packages/jwt":          "python3-jwt",
+	"/usr/share/java/jackson-databind.jar":        "libjackson2-databind-java",
+	"/usr/share/java/tomcat10-embed-core.jar":     "libtomcat10-embed-java",
 }
 
 // Needs declares what a test needs besides Go: commands, files by their

@@ -1,0 +1,3 @@
+module wxgate.example/upstream
+
+go 1.26
