@@ -11,4 +11,6 @@ import (
 	_ "github.com/wxgate/wxgate/caddymodule"
 	// The commands `caddy wxgate …`.
 	_ "github.com/wxgate/wxgate/caddymodule/command"
+	// The directive wxgate_api.
+	_ "github.com/wxgate/wxgate/caddymodule/serverapi"
 )

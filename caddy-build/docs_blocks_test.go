@@ -29,6 +29,8 @@ func newReader(t *testing.T) *reader {
 	g.WriteConfig(gatewaytest.Config{Whole: "# nothing yet", Env: []string{
 		"WX_APPID=" + gatewaytest.AppID, "WX_OLD_SECRET=0000000000000000000000000000000a",
 		"WXGATE_KEY=" + someKey, "REDIS_PASSWORD=for-tests", "SITE_ADDRESS=api.example.com",
+		"WXGATE_API_KEY=0000000000000000000000000000000c", "PAY_APPKEY=for-tests",
+		"PUSH_TOKEN=AAAAA", "PUSH_AES_KEY=" + strings.Repeat("A", 43),
 	}})
 	for name, text := range map[string]string{
 		"wx_secret": "secret", "wx_old_secret": "secret", "other_secret": "secret", "redis_password": "password",
@@ -81,6 +83,8 @@ func wholeCaddyfile(t *testing.T, b codeBlock) (name, text string) {
 		return "fragment.caddyfile", "{\n" + servers + minimalApp + b.text + "}\n" + minimalSite
 	case "site": // within a site
 		return "fragment.caddyfile", "{\n" + servers + minimalApp + "}\napi.example.com {\n" + b.text + "}\n"
+	case "sites": // more sites
+		return "fragment.caddyfile", "{\n" + servers + minimalApp + "}\n" + minimalSite + b.text
 	}
 	require.FailNow(t, "a Caddyfile belongs nowhere", b.place)
 	return "", ""

@@ -9,6 +9,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	_ "github.com/wxgate/wxgate/caddymodule"
 	_ "github.com/wxgate/wxgate/caddymodule/command"
+	_ "github.com/wxgate/wxgate/caddymodule/serverapi"
 )
 
 func main() {

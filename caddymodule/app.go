@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
@@ -53,6 +54,18 @@ type App struct {
 	// one address, so be generous. Default: 600 in 1m
 	LoginRate *LoginRate `json:"login_rate,omitempty"`
 
+	// How many calls of WeChat's server API may be in flight: those of
+	// wxgate_api and those for phone numbers, apart from logins. More wait, for
+	// at most half of api_timeout, and are then answered 503. Default: 64
+	APIConcurrency int `json:"api_concurrency,omitempty"`
+
+	// How long one call of WeChat's server API may take as a whole, the
+	// transfer of both bodies included. Default: 30s
+	APITimeout caddy.Duration `json:"api_timeout,omitempty"`
+
+	// The AppKeys of virtual payment, for pay_sig. Default: none
+	VirtualPay []VirtualPay `json:"virtual_pay,omitempty"`
+
 	// Keys of 32 bytes, in base64, that seal every record of the store. The
 	// first seals, all of them open; so `new old` rotates. Default: a key file
 	// in Caddy's data directory, made on the first start (badger only; with
@@ -70,6 +83,8 @@ type App struct {
 	logger  *zap.Logger
 	metrics *metrics
 	wechat  *wechat.Client
+	api     *wechat.API
+	payKeys map[string]payKeys // by appid
 	logins  *exchange
 	pushes  *usedCodes                       // the proofs of pushes that were delivered
 	signing atomic.Pointer[[]*assertion.Key] // of assertions, the first signs; nil until the keys are known
@@ -87,9 +102,10 @@ type App struct {
 	manager atomic.Pointer[session.Manager]
 	logSalt []byte       // of the users' names in logs; set before manager
 	keyID   string       // of the key that seals; set before manager
-	mu      sync.Mutex   // guards the two below
+	mu      sync.Mutex   // guards what follows
 	shared  *sharedStore // what to give back; nil if nothing was taken
 	closed  bool
+	placed  map[*caddyhttp.Server]placement
 }
 
 // MiniProgram is one mini program and its secret.
@@ -175,14 +191,17 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if written {
 		a.warnWritten("the password of wechat_proxy")
 	}
-	a.wechat, err = wechat.NewClient(wechat.Config{
+	cfg := wechat.Config{
 		BaseURL:      a.WeChatAPI,
 		ProxyURL:     proxy,
 		Timeout:      time.Duration(a.ExchangeTimeout),
 		Concurrency:  a.ExchangeConcurrency,
 		MiniPrograms: secrets,
-	})
-	if err != nil {
+	}
+	if a.wechat, err = wechat.NewClient(cfg); err != nil {
+		return err
+	}
+	if err := a.provisionAPI(cfg); err != nil {
 		return err
 	}
 	a.logins = newExchange(a)
@@ -203,6 +222,7 @@ func (a *App) setDefaults() {
 	if a.ExchangeConcurrency == 0 {
 		a.ExchangeConcurrency = defaultExchangeConcurrency
 	}
+	a.setAPIDefaults()
 	if a.LoginRate == nil {
 		a.LoginRate = new(LoginRate)
 	}
@@ -254,6 +274,9 @@ func (a *App) check() error {
 	}
 	if a.ExchangeConcurrency < 0 {
 		return errors.New("exchange_concurrency must be at least 1")
+	}
+	if err := a.checkAPI(); err != nil {
+		return err
 	}
 	if err := a.LoginRate.check(); err != nil {
 		return fmt.Errorf("login_rate: %w", err)
@@ -324,6 +347,9 @@ func (a *App) Cleanup() error {
 		a.wechat.Close()
 	}
 	a.outage.close()
+	if a.api != nil {
+		a.api.Close()
+	}
 	return a.closeStore()
 }
 

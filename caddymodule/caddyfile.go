@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,6 +32,9 @@ func init() {
 //		exchange_timeout <duration>
 //		exchange_concurrency <n>
 //		login_rate <events> <window> | off
+//		api_concurrency <n>
+//		api_timeout <duration>
+//		virtual_pay <appid> <app key> [<sandbox app key>]
 //		encryption_key <base64 of 32 bytes>...
 //		session {
 //			idle_timeout <duration>
@@ -59,6 +63,9 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 		},
 		"exchange_timeout":     func() (err error) { a.ExchangeTimeout, err = durationArg(d); return err },
 		"exchange_concurrency": func() (err error) { a.ExchangeConcurrency, err = countArg(d, 1); return err },
+		"api_concurrency":      func() (err error) { a.APIConcurrency, err = countArg(d, 1); return err },
+		"api_timeout":          func() (err error) { a.APITimeout, err = durationArg(d); return err },
+		"*virtual_pay":         func() error { return parseVirtualPay(d, a) },
 		"login_rate":           func() (err error) { a.LoginRate, err = parseLoginRate(d); return err },
 		"encryption_key": func() error {
 			a.EncryptionKeys = d.RemainingArgs()
@@ -103,6 +110,22 @@ func parseMiniProgram(d *caddyfile.Dispenser) (MiniProgram, error) {
 		}
 	}
 	return mp, nil
+}
+
+func parseVirtualPay(d *caddyfile.Dispenser, a *App) error {
+	args := d.RemainingArgs()
+	if len(args) < 2 || len(args) > 3 || slices.Contains(args, "") {
+		return d.Err("virtual_pay takes <appid> <app key> [<sandbox app key>]; a {$NAME} that is not set is none")
+	}
+	if err := checkAppID(args[0]); err != nil {
+		return d.WrapErr(err)
+	}
+	pay := VirtualPay{AppID: args[0], AppKey: args[1]}
+	if len(args) == 3 {
+		pay.SandboxKey = args[2]
+	}
+	a.VirtualPay = append(a.VirtualPay, pay)
+	return nil
 }
 
 func parseLoginRate(d *caddyfile.Dispenser) (*LoginRate, error) {

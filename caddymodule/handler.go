@@ -129,6 +129,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := checkExpected(server, slices.Concat(h.tokens.Headers, h.identity.Names())); err != nil {
 		return err
 	}
+	if err := h.app.place(server, placement{gate: true}); err != nil {
+		return err
+	}
 	h.guardErrorRoutes(server)
 	return nil
 }

@@ -52,6 +52,7 @@ type metrics struct {
 	pushes        *prometheus.CounterVec
 	storeDuration *prometheus.HistogramVec
 	storeErrors   *prometheus.CounterVec
+	api           apiMetrics
 
 	// The series of the hot path, looked up once.
 	allowed, public, missing, invalid, unavailable prometheus.Counter
@@ -60,6 +61,7 @@ type metrics struct {
 
 func newMetrics() *metrics {
 	m := &metrics{
+		api: newAPIMetrics(),
 		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxgate_logins_total", Help: "Logins by mini program and result.",
 		}, []string{"appid", "result"}),
@@ -107,9 +109,9 @@ func newMetrics() *metrics {
 // registerMetrics puts the collectors into the registry of this configuration.
 func registerMetrics(registry *prometheus.Registry) (*metrics, error) {
 	m := collected
-	for _, c := range []prometheus.Collector{
+	for _, c := range append(m.api.collectors(),
 		m.logins, m.requests, m.exchanges, m.inFlight, m.sessions, m.revocations, m.pushes, m.storeDuration, m.storeErrors,
-	} {
+	) {
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return nil, err
 		}
@@ -124,6 +126,7 @@ func (m *metrics) declare(appID string) {
 		m.logins.WithLabelValues(appID, result)
 	}
 	m.exchanges.WithLabelValues(appID)
+	m.api.declare(appID)
 }
 
 func (m *metrics) storeCall(op string, took time.Duration, err error) {

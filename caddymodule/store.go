@@ -189,6 +189,7 @@ func (a *App) openStore() error {
 			return fmt.Errorf("%w", err)
 		}
 		keys = [][]byte{key}
+		a.keys = keys // for APITokenKeys
 	}
 	if err := a.deriveAssertionKeys(keys); err != nil {
 		return err

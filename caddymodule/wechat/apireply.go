@@ -36,7 +36,8 @@ type APIReply struct {
 	Sends int
 }
 
-func (r *APIReply) refusesToken() bool {
+// RefusesToken reports whether WeChat refused the access_token.
+func (r *APIReply) RefusesToken() bool {
 	return r.HasErrcode && (r.Errcode == errcodeBadCredential || r.Errcode == errcodeBadToken || r.Errcode == errcodeTokenExpired)
 }
 

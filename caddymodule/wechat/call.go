@@ -176,7 +176,7 @@ func (a *API) sendUntilAccepted(ctx context.Context, call APICall, body *callBod
 // nextToken returns another token if a reply refuses the one that was sent, and
 // false if it does not or there is none.
 func (a *API) nextToken(ctx context.Context, call APICall, reply *APIReply, token string) (string, bool) {
-	if !reply.refusesToken() {
+	if !reply.RefusesToken() {
 		return "", false
 	}
 	about := hopelessCall{call.AppID, call.Path, token}

@@ -64,8 +64,11 @@ type TokenFetch struct {
 	Lifetime time.Duration // of the token
 	Err      *Error        // nil if there is a token
 
-	// Failures is how many requests in a row had failed before this one.
-	Failures int
+	// Repeated is true if the request before failed in the same way.
+	Repeated bool
+
+	// Recovered is true if there is a token, and the request before failed.
+	Recovered bool
 
 	// RefusedAfter is how long after WeChat gave it, and well before its end,
 	// a token was refused that stable_token has replaced meanwhile: another
@@ -99,7 +102,8 @@ type accessToken struct {
 	soft     time.Time // from here on the next one is fetched in the background
 	hard     time.Time // its end
 	flight   *tokenFlight
-	failures int
+	failures int       // in a row
+	failure  string    // the text of the last
 	retryAt  time.Time // no request is made before; see failures
 	forced   []time.Time
 	replace  *rate.Limiter
@@ -261,8 +265,9 @@ func (t *Tokens) fetch(p *tokenProgram, mode TokenMode) string {
 	fetched := TokenFetch{AppID: p.AppID, Mode: mode, Lifetime: life, Err: err}
 
 	p.mu.Lock()
-	fetched.Failures = p.failures
 	if err != nil {
+		fetched.Repeated = p.failure == err.Error()
+		p.failure = err.Error()
 		p.retryAt = time.Now().Add(min(time.Second<<min(p.failures, 6), maxTokenBackoff))
 		p.failures++
 	} else {
@@ -276,7 +281,8 @@ func (t *Tokens) fetch(p *tokenProgram, mode TokenMode) string {
 		if life <= tokenOverlap {
 			p.soft = start.Add(shortTokenWait)
 		}
-		p.failures, p.retryAt = 0, time.Time{}
+		fetched.Recovered = p.failures > 0
+		p.failures, p.failure, p.retryAt = 0, "", time.Time{}
 	}
 	p.mu.Unlock()
 	if t.report != nil {

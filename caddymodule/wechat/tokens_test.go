@@ -191,12 +191,13 @@ func TestAnOutageOfStableTokenGoesUnnoticedUntilTheTokenEnds(t *testing.T) {
 		}
 		require.Equal(t, calls, tokenCalls(fake), "a request is made when its time has come, not for each call")
 		require.Equal(t, wechat.BadReply, log.last().Err.Kind)
+		require.True(t, log.last().Repeated)
 
 		fake.Reset()
 		pass(time.Minute)
 		_, err = api.Tokens().Get(t.Context(), appID)
 		require.NoError(t, err)
-		require.Positive(t, log.last().Failures)
+		require.True(t, log.last().Recovered)
 	})
 }
 

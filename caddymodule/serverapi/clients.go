@@ -1,0 +1,138 @@
+package serverapi
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"go.uber.org/zap"
+)
+
+// clients are the addresses beside loopback from which calls are accepted.
+type clients []netip.Prefix
+
+func newClients(words []string) (clients, error) {
+	var c clients
+	for _, word := range words {
+		ranges := []string{word}
+		if word == "private_ranges" {
+			ranges = caddyhttp.PrivateRangesCIDR()
+		}
+		for _, text := range ranges {
+			prefix, err := parsePrefix(text)
+			if err != nil {
+				return nil, err
+			}
+			if prefix.Bits() == 0 {
+				return nil, fmt.Errorf("%s is everyone; give the callers a key instead: key <name> {env.WXGATE_API_KEY}", text)
+			}
+			c = append(c, prefix)
+		}
+	}
+	return c, nil
+}
+
+// parsePrefix reads a CIDR, or an address that stands for itself.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if prefix, err := netip.ParsePrefix(text); err == nil {
+		return prefix.Masked(), nil
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is not a range of addresses such as 10.0.0.0/8", text)
+	}
+	return netip.PrefixFrom(addr, addr.BitLen()), nil
+}
+
+// proxyHeaders are set by proxies. Behind one, loopback means the whole world.
+// Origin is set by browsers, which reach loopback for any page that they show.
+var proxyHeaders = []string{"X-Forwarded-For", "Forwarded", "Via", "X-Real-Ip", "Origin"}
+
+// check refuses connections from elsewhere. proven is true if every caller must
+// prove who it is in another way.
+func (c clients) check(r *http.Request, proven bool) error {
+	if !c.accept(r, proven) {
+		return &refusal{status: http.StatusForbidden, errcode: codeForbidden, name: "forbidden",
+			text: "this address may not call; see `clients` of wxgate_api"}
+	}
+	if proven {
+		return nil
+	}
+	for _, name := range proxyHeaders {
+		if len(r.Header[name]) > 0 {
+			return &refusal{status: http.StatusForbidden, errcode: codeForbidden, name: "forbidden",
+				text: "the header " + name + " shows that the call came through a proxy or from a browser; give wxgate_api a key"}
+		}
+	}
+	return nil
+}
+
+func (c clients) accept(r *http.Request, proven bool) bool {
+	if proven && len(c) == 0 {
+		return true
+	}
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && local.Network() == "unix" {
+		return true // the socket's permissions decide
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	addr := peer.Addr().Unmap().WithZone("")
+	return addr.IsLoopback() || slices.ContainsFunc(c, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// checkReach refuses a server that everyone reaches, unless callers prove who they are.
+func (h *Handler) checkReach(server *caddyhttp.Server) error {
+	if len(h.keys) > 0 || len(h.clients) > 0 {
+		return nil
+	}
+	if server == nil {
+		return errNoServer
+	}
+	if requiresCertificate(server) {
+		return nil
+	}
+	for _, address := range server.Listen {
+		network, err := caddy.ParseNetworkAddress(address)
+		if err != nil {
+			return fmt.Errorf("wxgate_api: %w", err)
+		}
+		switch {
+		case network.IsUnixNetwork():
+			continue
+		case isLoopback(network.Host):
+			h.logger.Warn("wxgate_api has no key: every program on this machine may call WeChat's API", zap.String("address", address))
+			continue
+		}
+		return fmt.Errorf("wxgate_api listens on %s, where everybody reaches it: add \"bind 127.0.0.1\" to the site, or give the callers a key: key <name> {env.WXGATE_API_KEY}", address)
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+// requiresCertificate reports whether every TLS connection of a server needs a
+// verified client certificate.
+func requiresCertificate(server *caddyhttp.Server) bool {
+	return len(server.TLSConnPolicies) > 0 && !slices.ContainsFunc(server.TLSConnPolicies, func(p *caddytls.ConnectionPolicy) bool {
+		auth := p.ClientAuthentication
+		return auth == nil || auth.Mode != "require_and_verify" && (auth.Mode != "" || !auth.Active())
+	})
+}
+
+// certified reports whether a caller has shown a certificate that was verified.
+func (h *Handler) certified(r *http.Request) bool {
+	return r.TLS != nil && len(r.TLS.VerifiedChains) > 0
+}
