@@ -33,7 +33,10 @@ type benchGate struct {
 	wechat *fakewechat.Server
 }
 
-func newBenchGate(b *testing.B, dir string) benchGate {
+func newBenchGate(b *testing.B, dir string) benchGate { return newBenchSite(b, dir, `{}`) }
+
+// newBenchSite is newBenchGate with options of the site, as JSON.
+func newBenchSite(b *testing.B, dir, site string) benchGate {
 	b.Helper()
 	const secret = "0123456789abcdef0123456789abcdef"
 	sandbox := fakewechat.New(fakewechat.Config{MiniPrograms: map[string]string{benchAppID: secret}})
@@ -58,7 +61,7 @@ func newBenchGate(b *testing.B, dir string) benchGate {
 	require.NoError(b, err)
 	app, err := ctx.App("wxgate")
 	require.NoError(b, err)
-	handler, err := ctx.LoadModuleByID("http.handlers.wxgate", json.RawMessage(`{}`))
+	handler, err := ctx.LoadModuleByID("http.handlers.wxgate", json.RawMessage(site))
 	require.NoError(b, err)
 	g := benchGate{Handler: handler.(*caddymodule.Handler), app: app.(*caddymodule.App), wechat: sandbox}
 	require.NoError(b, g.app.Start())
@@ -154,6 +157,13 @@ func BenchmarkGuard(b *testing.B) {
 	anyone := func() string { return tokens[rand.IntN(len(tokens))] }
 
 	b.Run("hit", func(b *testing.B) { run(b, g, anyone, nil) })
+	b.Run("hit with an assertion", func(b *testing.B) {
+		signing := newBenchSite(b, dir, `{
+			"inject": [{"field": "openid", "header": "X-OpenID"}, {"field": "assertion", "header": "X-Wxgate-Assertion"}],
+			"assertion": {"lifetime": "10m"}
+		}`)
+		run(b, signing, anyone, func(h http.Header) { delete(h, "X-Wxgate-Assertion") })
+	})
 	b.Run("hit of a forger", func(b *testing.B) {
 		forged := []string{"oSomebodyElse"}
 		hiding := []string{"keep-alive, X-OpenID"}
