@@ -200,7 +200,7 @@ var (
 // TestDashboardAndRulesNameWhatTheBinaryExposes compares both ways: they ask for
 // no metric and no label that is not there, and leave no metric out.
 func TestDashboardAndRulesNameWhatTheBinaryExposes(t *testing.T) {
-	g := gatewaytest.Start(t, gatewaytest.Config{})
+	g := gatewaytest.Start(t, pushSite)
 	g.Login("alice")
 	exposed := scrape(t, g)
 	dashboard, rules := expressions(t)

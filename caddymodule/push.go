@@ -112,8 +112,21 @@ func (p *Push) provision(a *App) error {
 	if p.verifier, err = wechat.NewPushVerifier(p.AppID, token, key); err != nil {
 		return fmt.Errorf("push %s: %w", p.Path, err)
 	}
+	// A rate does not see a counter that begins with its first event.
+	for _, result := range []string{pushVerified, pushEcho, string(wechat.PushSignature), string(wechat.PushStale)} {
+		a.metrics.pushes.WithLabelValues(p.AppID, result)
+	}
 	return nil
 }
+
+// Results of a request to a push path; the others are the reasons of a
+// wechat.PushError.
+const (
+	pushVerified = "verified"
+	pushEcho     = "echo"
+	pushMethod   = "method"
+	pushBody     = "body"
+)
 
 // push returns what is configured for a path, or nil.
 func (h *Handler) push(path string) *Push {
@@ -147,16 +160,16 @@ func (h *Handler) acceptPush(w http.ResponseWriter, r *http.Request, next caddyh
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		_, _ = io.WriteString(w, echo)
-		return "echo", nil
+		return pushEcho, nil
 	case http.MethodPost:
 	default:
 		w.Header().Set("Allow", "GET, POST")
-		return "method", h.fail(w, r, errMethod)
+		return pushMethod, h.fail(w, r, errMethod)
 	}
 
 	body, err := readBody(w, r, maxPushBody, pushBodyTimeout)
 	if err != nil {
-		return "body", h.fail(w, r, err)
+		return pushBody, h.fail(w, r, err)
 	}
 	push, err := p.verifier.Open(query, body, time.Now())
 	if err != nil {
@@ -174,7 +187,7 @@ func (h *Handler) acceptPush(w http.ResponseWriter, r *http.Request, next caddyh
 		}
 	}()
 	h.rewritePush(r, p, push)
-	return "verified", next.ServeHTTP(delivered, r)
+	return pushVerified, next.ServeHTTP(delivered, r)
 }
 
 // rewritePush makes the request what the application receives.
@@ -187,7 +200,7 @@ func (h *Handler) rewritePush(r *http.Request, p *Push, push wechat.Push) {
 	}
 	r.Header.Set("Content-Type", contentType)
 	r.Header.Set("Content-Length", strconv.Itoa(len(push.Message)))
-	r.Header[identity.HeaderPush] = []string{"verified"}
+	r.Header[identity.HeaderPush] = []string{pushVerified}
 	r.Header[identity.HeaderPushAppID] = []string{p.AppID}
 	r.Body = io.NopCloser(bytes.NewReader(push.Message))
 	r.ContentLength = int64(len(push.Message))
