@@ -66,8 +66,10 @@ func (s *Store) clean(err error) error {
 		return s.explainNoCache(err)
 	case errors.Is(err, rueidis.ErrClosing):
 		return fmt.Errorf("%w: connection was closed", session.ErrUnavailable)
-	case errors.Is(err, context.DeadlineExceeded):
-		err = errNoAnswer // it was not the caller's deadline
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, net.ErrClosed):
+		// It was not the caller's deadline; and the heartbeat and rueidis
+		// close connections over which no answer comes.
+		err = errNoAnswer
 	}
 	if isMistake(err) || errors.Is(err, session.ErrUnavailable) {
 		return err
