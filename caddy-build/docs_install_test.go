@@ -16,6 +16,7 @@ import (
 func TestSystemdUnit(t *testing.T) {
 	text := readFile(t, "docs/install/wxgate.service")
 	require.NotRegexp(t, `(?m)^Exec.*--environ`, text, "it would write the secrets into the journal")
+	require.Contains(t, text, "\nStartLimitIntervalSec=0\n", "five starts in ten seconds would be the last")
 	// systemd looks whether the programs are there.
 	unit := filepath.Join(t.TempDir(), "wxgate.service")
 	text = strings.ReplaceAll(text, "/usr/local/bin/caddy", gatewaytest.Binary(t))

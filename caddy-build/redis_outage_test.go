@@ -210,6 +210,35 @@ func TestStopInARedisOutage(t *testing.T) {
 	require.Less(t, time.Since(begin), soon)
 }
 
+// A revocation that a store refuses has failed; one that it does not answer may
+// be tried again.
+func TestRevokeInARedisOutage(t *testing.T) {
+	redis := redistest.Start(t)
+	g := gatewaytest.Start(t, onRedis(redis.Addr, "timeout 2s"))
+	token := g.Login("alice").Token
+	revoke := func() (int, string) {
+		cmd := g.Command("wxgate", "revoke", g.OpenID("alice"), "--address", g.Admin)
+		out, _ := cmd.CombinedOutput()
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	redis.Do(t, "config", "set", "min-replicas-to-write", "1")
+	code, out := revoke()
+	require.Equal(t, 1, code, out)
+	require.Contains(t, out, "NOREPLICAS")
+	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token)).Status)
+	redis.Stop()
+	code, out = revoke()
+	require.Equal(t, 4, code, out)
+	redis.Continue()
+	redis.Do(t, "config", "set", "min-replicas-to-write", "0")
+	g.Eventually(func() bool {
+		code, _ = revoke()
+		return code == 0
+	}, "the revocation succeeds")
+	require.Equal(t, http.StatusUnauthorized, g.Get("/", gatewaytest.Token(token)).Status)
+	g.Upstream.Take()
+}
+
 // What no waiting mends is an error that names the option.
 func TestRedisOptionsThatDoNotFit(t *testing.T) {
 	plain := redistest.Start(t, "requirepass redis-canary", "databases 2")

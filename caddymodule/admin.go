@@ -34,7 +34,7 @@ func init() {
 // The openid is one path segment, escaped. Answers are JSON, but for the backup;
 // errors are those of Caddy's admin API, {"error":"…"}: 404 where there is no
 // such user or session, 501 where the store cannot do it, 503 where no gateway
-// runs or its store does not answer. Tokens, session_keys and secrets are in
+// runs or its store does not answer, 500 where the store refuses a write. Tokens, session_keys and secrets are in
 // none of them.
 type AdminAPI struct{}
 
@@ -159,6 +159,8 @@ func apiError(err error) error {
 		status, message = http.StatusNotFound, "the user has no such live session"
 	case errors.Is(err, errors.ErrUnsupported):
 		status = http.StatusNotImplemented
+	case errors.Is(err, session.ErrRefused):
+		status = http.StatusInternalServerError // it does answer
 	}
 	return caddy.APIError{HTTPStatus: status, Err: err, Message: message}
 }

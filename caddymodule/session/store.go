@@ -24,6 +24,10 @@ var (
 	// what it may do later: it is no reason not to start.
 	ErrUnavailable = errors.New("session store is unavailable")
 
+	// ErrRefused is returned when a store answers and does not take a write
+	// now, so that asking it again soon is of no use.
+	ErrRefused = errors.New("session store refuses writes")
+
 	// ErrConflict says that Update gave up because others kept changing the
 	// key. Nothing was written.
 	ErrConflict = errors.New("session store is contended")

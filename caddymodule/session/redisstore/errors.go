@@ -167,10 +167,12 @@ func newServerError(text string, secrets []string) *serverError {
 	e := &serverError{text: text}
 	switch code, _, _ := strings.Cut(text, " "); code {
 	case "READONLY":
-		e.kinds = []error{ErrReadOnly, session.ErrUnavailable}
+		e.kinds = []error{ErrReadOnly, session.ErrRefused, session.ErrUnavailable}
 	case "OOM":
-		e.kinds = []error{session.ErrFull, session.ErrUnavailable}
-	case "LOADING", "BUSY", "NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "UNKILLABLE", "MOVED", "ASK":
+		e.kinds = []error{session.ErrFull, session.ErrRefused, session.ErrUnavailable}
+	case "NOREPLICAS", "MISCONF":
+		e.kinds = []error{session.ErrRefused, session.ErrUnavailable}
+	case "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "UNKILLABLE", "MOVED", "ASK":
 		e.kinds = []error{session.ErrUnavailable}
 	default:
 		if strings.Contains(text, "max number of clients") {
