@@ -157,7 +157,7 @@ func TestTheRelayCallsWithoutATokenOfTheApplications(t *testing.T) {
 	require.Equal(t, `{"errcode":45009,"errmsg":"reach max api daily quota limit, rid: 1-2-3"}`, r.post(checkAPI, hello).Body)
 	image := r.post(imageAPI, `{"scene":"a=1"}`)
 	require.Equal(t, string(fakewechat.CodeImage()), image.Body)
-	require.Equal(t, "image/png", image.Header.Get("Content-Type"))
+	require.Equal(t, "image/jpeg", image.Header.Get("Content-Type"))
 	require.Len(t, r.WeChat.CallsTo("/cgi-bin/stable_token"), 1)
 }
 

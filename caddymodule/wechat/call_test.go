@@ -221,7 +221,7 @@ func TestTheBodiesSize(t *testing.T) {
 func TestAReplyIsPassedOn(t *testing.T) {
 	api, fake := newAPI(t, nil)
 	reply, body := do(t, api, post("/wxa/getwxacodeunlimit", `{"scene":"a=1"}`))
-	require.Equal(t, "image/png", reply.Header.Get("Content-Type"))
+	require.Equal(t, "image/jpeg", reply.Header.Get("Content-Type"))
 	require.Equal(t, string(fakewechat.CodeImage()), body)
 	require.Greater(t, len(body), 150<<10)
 	require.EqualValues(t, len(body), reply.Length)

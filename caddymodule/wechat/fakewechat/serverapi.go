@@ -9,7 +9,7 @@ import (
 	"encoding/json"
 	"image"
 	"image/color"
-	"image/png"
+	"image/jpeg"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -125,21 +125,21 @@ func (s *Server) codeImage(_ string, call Call, _ url.Values) (string, []byte) {
 	if scene := stringMember(call.Body, "scene"); scene == "" || len(scene) > 32 {
 		return s.refuse(40169, "invalid length for scene, or the data is not json string")
 	}
-	return "image/png", CodeImage()
+	return "image/jpeg", CodeImage()
 }
 
 // CodeImage returns what getwxacodeunlimit answers; always the same bytes.
 var CodeImage = sync.OnceValue(func() []byte {
 	random := rand.New(rand.NewPCG(1, 2))
-	img := image.NewNRGBA(image.Rect(0, 0, 224, 224))
-	for y := range 224 {
-		for x := range 224 {
+	img := image.NewNRGBA(image.Rect(0, 0, 320, 320))
+	for y := range 320 {
+		for x := range 320 {
 			v := random.Uint32()
-			img.Set(x, y, color.NRGBA{uint8(v), uint8(v >> 8), uint8(v >> 16), uint8(v >> 24)})
+			img.Set(x, y, color.NRGBA{uint8(v), uint8(v >> 8), uint8(v >> 16), 255})
 		}
 	}
 	var b bytes.Buffer
-	if err := png.Encode(&b, img); err != nil {
+	if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: 100}); err != nil {
 		panic(err)
 	}
 	return b.Bytes()
