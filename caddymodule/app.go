@@ -96,6 +96,8 @@ type App struct {
 	events  *loginEvents
 	outage  outage
 
+	tokenHeaders []string // of all sites, canonical
+
 	// The store is opened by the first that needs it; see sessions.
 	ctx     context.Context // ends with the configuration
 	opening singleflight.Group

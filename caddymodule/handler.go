@@ -121,6 +121,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.tokens = identity.NewTokens(h.TokenFrom, h.ForwardToken)
 	h.varyValue = strings.Join(h.tokens.Vary, ", ")
+	h.app.warnTokensLogged(ctx, h.tokens.Headers)
 	h.identity = identity.NewHeaders(h.Inject, h.tokens.Headers)
 	h.open = newOpenRequests(time.Duration(h.Recheck), h.app)
 
