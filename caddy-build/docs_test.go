@@ -143,6 +143,7 @@ func TestDocumentsSayTheSameInBothLanguages(t *testing.T) {
 			require.Equal(t, levels(d), levels(chinese), "headings")
 			require.Equal(t, rowCode.FindAllString(d.prose, -1), rowCode.FindAllString(chinese.prose, -1), "tables")
 			require.Equal(t, plainBlocks(d), plainBlocks(chinese), "code, but for comments")
+			require.NotEmpty(t, d.links(), "the first link leads to the other language")
 			require.Equal(t, plainLinks(d), plainLinks(chinese), "links")
 
 			// A comma or full stop of another width in a Chinese sentence is the

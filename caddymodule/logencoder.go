@@ -147,7 +147,10 @@ func (e *LogEncoder) userName(id string) string {
 		return id
 	}
 	app := e.app()
-	if e.request == nil || app == nil {
+	if app == nil {
+		return id
+	}
+	if e.request == nil {
 		return ""
 	}
 	repl, _ := e.request.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
@@ -241,7 +244,7 @@ func (a *App) warnTokensLogged(ctx caddy.Context, headers []string) {
 		// With has every log encode the field, and none write a line.
 		httpLog.With(zap.Object("request", tokenProbe{header, &shown}))
 		if shown {
-			a.logger.Warn("a log shows session tokens, and anyone who reads it can act as the user: write `log { format wxgate }`, also in the global options",
+			a.logger.Warn("a log shows session tokens, and anyone who reads it can act as the user: write log { format wxgate }, also in the global options",
 				zap.String("header", header))
 		}
 	}
