@@ -8,8 +8,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,29 +18,73 @@ import (
 
 // A backup is
 //
-//	magic | records | 0 (1) | number of records (8) | SHA-256 of all before (32)
+//	line with the version | records | 0 (2) | SHA-256 of all before (32)
 //
 // and a record is
 //
-//	1 (1) | key size (2) | value size (4) | expiry in seconds, 0: none (8) | key | value
+//	key size (2) | value size (4) | expiry in seconds, 0: none (8) | key | value
 //
 // with numbers in big endian. Unlike Badger's own, it shows when it has been
 // cut or changed. The values are sealed; it is as secret as the store.
 const (
-	backupMagic  = "wxgate backup 1\n"
-	backupRecord = 1
-	backupEnd    = 0
+	anyBackup    = "wxgate backup "
+	thisBackup   = anyBackup + "2\n"
 	recordHeader = 2 + 4 + 8
 	maxKey       = 256
+
+	// deletedSize is the value size of a deleted key, in the reserve.
+	deletedSize = 1<<32 - 1
 )
 
-// ErrNoBackup says that what was read is no backup, or not the whole of it.
+// ErrNoBackup is returned when what was read is not a whole backup.
 var ErrNoBackup = errors.New("this is no complete backup of a session store")
 
+func (w *write) encode(out io.Writer) {
+	var head [recordHeader]byte
+	binary.BigEndian.PutUint16(head[:], uint16(len(w.key)))
+	binary.BigEndian.PutUint32(head[2:], uint32(len(w.value)))
+	if w.deleted {
+		binary.BigEndian.PutUint32(head[2:], deletedSize)
+	}
+	binary.BigEndian.PutUint64(head[6:], w.expiresAt)
+	out.Write(head[:]) // the writers here keep the error for later
+	io.WriteString(out, w.key)
+	out.Write(w.value)
+}
+
+// decodeWrite reads what encode wrote. It returns nil at the end of a backup.
+func decodeWrite(in io.Reader) (*write, error) {
+	var head [recordHeader]byte
+	if _, err := io.ReadFull(in, head[:2]); err != nil {
+		return nil, err
+	}
+	keySize := binary.BigEndian.Uint16(head[:])
+	if keySize == 0 {
+		return nil, nil
+	}
+	if _, err := io.ReadFull(in, head[2:]); err != nil {
+		return nil, err
+	}
+	valueSize := binary.BigEndian.Uint32(head[2:])
+	w := &write{deleted: valueSize == deletedSize, expiresAt: binary.BigEndian.Uint64(head[6:])}
+	if w.deleted {
+		valueSize = 0
+	}
+	if keySize > maxKey || valueSize > session.MaxValue {
+		return nil, ErrNoBackup
+	}
+	body := make([]byte, int(keySize)+int(valueSize))
+	if _, err := io.ReadFull(in, body); err != nil {
+		return nil, err
+	}
+	w.key, w.value = string(body[:keySize]), body[keySize:]
+	return w, nil
+}
+
 // Backup implements session.Backuper. It shows the store as it was when it was
-// called. When the store closes, it does not wait for whoever receives the
-// backup and may have stopped reading; a write to w that has a deadline, like
-// that of a connection, ends then, too.
+// called. When the store closes, it does not wait for a receiver that may have
+// stopped reading; a write to w that has a deadline, like that of a connection,
+// ends then, too.
 func (s *Store) Backup(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	received, sent := io.Pipe()
@@ -50,7 +94,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) error {
 	helpers.Go(func() { _ = sent.CloseWithError(s.backup(ctx, sent)) })
 	helpers.Go(func() {
 		select {
-		case <-s.usage.done():
+		case <-s.calls.Stopping().Done():
 			_ = sent.CloseWithError(session.ErrClosed)
 			if conn, ok := w.(interface{ SetWriteDeadline(t time.Time) error }); ok {
 				_ = conn.SetWriteDeadline(time.Unix(1, 0))
@@ -64,135 +108,72 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) error {
 }
 
 func (s *Store) backup(ctx context.Context, w io.Writer) error {
-	out := newBackupWriter(w)
-	err := s.each(ctx, "", func(key, value []byte, expiresAt uint64) error {
-		return out.record(key, value, expiresAt)
+	sum := sha256.New()
+	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
+	out.WriteString(thisBackup)
+	err := s.each(ctx, "", func(w *write) error {
+		w.encode(out)
+		_, err := out.Write(nil) // the first error so far
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	return out.finish()
-}
-
-type backupWriter struct {
-	out   *bufio.Writer
-	sum   hash.Hash
-	count uint64
-}
-
-func newBackupWriter(w io.Writer) *backupWriter {
-	b := &backupWriter{sum: sha256.New()}
-	b.out = bufio.NewWriterSize(io.MultiWriter(w, b.sum), 64<<10)
-	b.out.WriteString(backupMagic) // an error comes back from every later write
-	return b
-}
-
-func (b *backupWriter) record(key, value []byte, expiresAt uint64) error {
-	var head [1 + recordHeader]byte
-	head[0] = backupRecord
-	binary.BigEndian.PutUint16(head[1:], uint16(len(key)))
-	binary.BigEndian.PutUint32(head[3:], uint32(len(value)))
-	binary.BigEndian.PutUint64(head[7:], expiresAt)
-	b.count++
-	b.out.Write(head[:])
-	b.out.Write(key)
-	_, err := b.out.Write(value)
+	out.Write([]byte{0, 0})
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	_, err = w.Write(sum.Sum(nil))
 	return err
 }
 
-func (b *backupWriter) finish() error {
-	b.out.WriteByte(backupEnd)
-	b.out.Write(binary.BigEndian.AppendUint64(nil, b.count))
-	if err := b.out.Flush(); err != nil {
-		return err
+// readBackup reads a backup and passes each record to visit. Only when it
+// returns nil was the backup whole.
+func readBackup(r io.Reader, visit func(*write) error) error {
+	in, sum := bufio.NewReaderSize(r, 64<<10), sha256.New()
+	summed := io.TeeReader(in, sum)
+	version := make([]byte, len(thisBackup))
+	if _, err := io.ReadFull(summed, version); err != nil {
+		return noBackup(err)
 	}
-	b.out.Write(b.sum.Sum(nil))
-	return b.out.Flush()
-}
-
-// readBackup reads a backup and gives each record to visit. The key and value
-// belong to visit. Only when it returns nil was the backup whole.
-func readBackup(r io.Reader, visit func(key, value []byte, expiresAt uint64) error) error {
-	in := &backupReader{sum: sha256.New()}
-	in.in = bufio.NewReaderSize(r, 64<<10)
-	magic, err := in.take(len(backupMagic))
-	if err != nil {
-		return err
-	}
-	if string(magic) != backupMagic {
+	if !strings.HasPrefix(string(version), anyBackup) {
 		return ErrNoBackup
 	}
-	for count := uint64(0); ; count++ {
-		kind, err := in.take(1)
+	if string(version) != thisBackup {
+		return fmt.Errorf("%w of this version of wxgate: restore it with the version that made it", ErrNoBackup)
+	}
+	for {
+		w, err := decodeWrite(summed)
 		if err != nil {
-			return err
+			return noBackup(err)
 		}
-		switch kind[0] {
-		case backupRecord:
-			if err := in.record(visit); err != nil {
-				return err
-			}
-		case backupEnd:
-			return in.end(count)
-		default:
+		if w == nil {
+			break
+		}
+		if w.deleted {
 			return ErrNoBackup
 		}
-	}
-}
-
-type backupReader struct {
-	in  *bufio.Reader
-	sum hash.Hash
-}
-
-// take reads n bytes.
-func (b *backupReader) take(n int) ([]byte, error) {
-	data := make([]byte, n)
-	if _, err := io.ReadFull(b.in, data); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil, fmt.Errorf("%w: it ends early", ErrNoBackup)
+		if err := visit(w); err != nil {
+			return err
 		}
-		return nil, err
 	}
-	b.sum.Write(data)
-	return data, nil
-}
-
-func (b *backupReader) record(visit func(key, value []byte, expiresAt uint64) error) error {
-	head, err := b.take(recordHeader)
-	if err != nil {
-		return err
+	want, got := sum.Sum(nil), make([]byte, sha256.Size)
+	if _, err := io.ReadFull(in, got); err != nil {
+		return noBackup(err)
 	}
-	keySize := int(binary.BigEndian.Uint16(head))
-	valueSize := binary.BigEndian.Uint32(head[2:])
-	if keySize == 0 || keySize > maxKey || valueSize > maxValue {
-		return ErrNoBackup
-	}
-	body, err := b.take(keySize + int(valueSize))
-	if err != nil {
-		return err
-	}
-	return visit(body[:keySize:keySize], body[keySize:], binary.BigEndian.Uint64(head[6:]))
-}
-
-func (b *backupReader) end(count uint64) error {
-	number, err := b.take(8)
-	if err != nil {
-		return err
-	}
-	if binary.BigEndian.Uint64(number) != count {
-		return ErrNoBackup
-	}
-	want := b.sum.Sum(nil)
-	sum, err := b.take(len(want))
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(sum, want) {
+	if !bytes.Equal(want, got) {
 		return fmt.Errorf("%w: its checksum is wrong", ErrNoBackup)
 	}
-	if _, err := b.in.ReadByte(); !errors.Is(err, io.EOF) {
+	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: something follows it", ErrNoBackup)
 	}
 	return nil
+}
+
+// noBackup explains why a backup could not be read.
+func noBackup(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: it ends early", ErrNoBackup)
+	}
+	return err
 }

@@ -2,266 +2,144 @@ package badgerstore_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
-	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
-// population is what a directory's sessions must be.
-type population struct {
-	live    map[string]string // token to openid
-	revoked []string
-}
-
-// populate makes a directory as a gateway leaves it: several tables, and if it
-// crashed, a log with acknowledged writes that no table has.
-func populate(t *testing.T, dir string, crashed bool) population {
-	t.Helper()
-	p := population{live: make(map[string]string)}
-	for round := range 3 {
-		s := open(t, dir)
-		m := manage(t, s)
-		for i := range 30 {
-			openID := fmt.Sprintf("o%d-%d", round, i)
-			p.live[login(t, m, openID)] = openID
-		}
-		for token, openID := range p.live { // some of this round and of those before
-			if len(p.revoked) == 10*(round+1) {
-				break
-			}
-			if len(p.revoked)%2 == 0 {
-				_, err := m.Revoke(t.Context(), token)
-				require.NoError(t, err)
-			} else {
-				_, err := m.RevokeUser(t.Context(), appID, openID)
-				require.NoError(t, err)
-			}
-			p.revoked = append(p.revoked, token)
-			delete(p.live, token)
-		}
-		if round == 2 && crashed {
-			crash := t.TempDir()
-			copyDir(t, dir, crash) // as kill -9 would leave it
-			m.Close()
-			require.NoError(t, s.Close())
-			require.NoError(t, os.RemoveAll(dir))
-			copyDir(t, crash, dir)
-			return p
-		}
-		m.Close()
-		require.NoError(t, s.Close())
-	}
-	return p
-}
-
-const appID = "wx0123456789abcdef"
-
-func manage(t testing.TB, s session.Store) *session.Manager {
-	t.Helper()
-	m, err := session.NewManager(t.Context(), session.Config{Store: s, Keys: [][]byte{sessiontest.Key(1)}})
-	require.NoError(t, err)
-	t.Cleanup(m.Close)
-	return m
-}
-
-func login(t testing.TB, m *session.Manager, openID string) string {
-	t.Helper()
-	created, err := m.Create(t.Context(), sessiontest.Login(openID))
-	require.NoError(t, err)
-	return created.Token
-}
-
-// check requires that the sessions are exactly those they must be.
-func (p population) check(t *testing.T, s session.Store) {
-	t.Helper()
-	m := manage(t, s)
-	defer m.Close()
-	for _, token := range p.revoked {
-		_, err := m.Lookup(t.Context(), token)
-		require.ErrorIs(t, err, session.ErrInvalid, "a revoked session")
-	}
-	for token, openID := range p.live {
-		found, err := m.Lookup(t.Context(), token)
-		require.NoError(t, err)
-		require.Equal(t, openID, found.OpenID)
-	}
-}
-
-// copyDir copies the files of a directory, with their holes.
-func copyDir(t *testing.T, from, to string) {
-	t.Helper()
-	require.NoError(t, os.MkdirAll(to, 0o700))
-	entries, err := os.ReadDir(from)
-	require.NoError(t, err)
-	for _, e := range entries {
-		copyFile(t, filepath.Join(from, e.Name()), filepath.Join(to, e.Name()))
-	}
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	in, err := os.Open(from)
-	if errors.Is(err, fs.ErrNotExist) {
-		return // made a table of since
-	}
-	require.NoError(t, err)
-	defer in.Close()
-	out, err := os.Create(to)
-	require.NoError(t, err)
-	defer out.Close()
-	buf := make([]byte, 64<<10)
-	var at int64
-	for {
-		n, err := in.ReadAt(buf, at)
-		if !allZero(buf[:n]) {
-			_, err := out.WriteAt(buf[:n], at)
-			require.NoError(t, err)
-		}
-		at += int64(n)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		require.NoError(t, err)
-	}
-	require.NoError(t, out.Truncate(at))
-}
-
-func allZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
-
-// logged is where a store's log goes.
-type logged struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logged) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
-// Whatever happens to a file of the store, either it does not open and says
-// why, or nothing is lost. A revoked session never comes back, and a store that
-// was in use never looks like a new one.
+// Whatever happens to a file of the store: after at most two starts that end
+// the process, either the store is damaged, or nothing is lost. A session that
+// was revoked never lives again.
 func TestDamagedFiles(t *testing.T) {
 	for name, crashed := range map[string]bool{"closed": false, "crashed": true} {
 		t.Run(name, func(t *testing.T) {
 			good := t.TempDir()
 			p := populate(t, good, crashed)
-			var refused, opened int
-			for _, file := range filesOfEachKind(t, good) {
-				for _, d := range damages(t, filepath.Join(good, file)) {
-					t.Run(file+" "+d.name, func(t *testing.T) {
+			list := damagesOf(t, good)
+			var mu sync.Mutex
+			outcomes := make(map[string]int)
+			t.Run("each", func(t *testing.T) {
+				for i, d := range list {
+					if testing.Short() && i%16 != 0 {
+						continue
+					}
+					t.Run(d.name, func(t *testing.T) {
+						t.Parallel()
 						dir := t.TempDir()
 						copyDir(t, good, dir)
-						d.do(t, filepath.Join(dir, file))
-						s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir, SyncWrites: true})
-						if err != nil {
-							refused++
-							require.ErrorIs(t, err, badgerstore.ErrDamaged)
-							require.Contains(t, err.Error(), dir)
-							requireStillRefused(t, dir)
-							return
-						}
-						defer func() { require.NoError(t, s.Close()) }()
-						opened++
-						p.check(t, s)
+						d.do(t, dir)
+						outcome := openInChildren(t, dir, p)
+						mu.Lock()
+						defer mu.Unlock()
+						outcomes[outcome]++
 					})
 				}
-			}
-			t.Logf("%d damages kept the store from opening, %d did no harm", refused, opened)
-			require.Positive(t, refused)
-			require.Positive(t, opened)
+			})
+			t.Logf("of %d damages: %v", len(list), outcomes)
+			require.Positive(t, outcomes["damaged"])
+			require.Positive(t, outcomes["whole"])
 		})
 	}
 }
 
-// filesOfEachKind lists the files of a store, but not more than two of a kind.
-func filesOfEachKind(t *testing.T, dir string) (files []string) {
+// openInChildren opens the store as a gateway does that is started again when
+// it ends, and returns the outcome.
+func openInChildren(t *testing.T, dir string, p population) string {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
+	text, err := json.Marshal(p)
 	require.NoError(t, err)
-	kinds := make(map[string]int)
-	for _, e := range entries {
-		kind := filepath.Ext(e.Name())
-		if kind == "" {
-			kind = e.Name()
+	var last []byte
+	for start := range 3 {
+		child := exec.Command(os.Args[0], "-test.run=^TestChildExamines$")
+		child.Env = append(os.Environ(), examineDir+"="+dir)
+		child.Stdin = bytes.NewReader(text)
+		out, err := child.Output()
+		if err == nil {
+			outcome, detail, _ := strings.Cut(string(out), "\n")
+			t.Logf("start %d: %s: %s", start+1, outcome, detail)
+			require.Contains(t, []string{"whole", "damaged"}, outcome)
+			return outcome
 		}
-		if kinds[kind]++; kinds[kind] <= 2 {
-			files = append(files, e.Name())
-		}
+		last = out
 	}
-	return files
+	require.Fail(t, "three starts ended the process", "%s", last)
+	return ""
 }
 
-// requireStillRefused makes sure that a second attempt does not take what the
-// first has left for good order.
-func requireStillRefused(t *testing.T, dir string) {
-	t.Helper()
+const examineDir = "WXGATE_TEST_EXAMINE_DIR"
+
+// TestChildExamines is the process that opens a damaged store.
+func TestChildExamines(t *testing.T) {
+	dir := os.Getenv(examineDir)
+	if dir == "" {
+		return
+	}
+	var p population
+	require.NoError(t, json.NewDecoder(os.Stdin).Decode(&p))
 	s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir, SyncWrites: true})
-	if err == nil {
-		require.NoError(t, s.Close())
+	if err != nil {
+		fmt.Printf("damaged\n%v\n", err)
+		require.ErrorIs(t, err, badgerstore.ErrDamaged)
+		require.ErrorContains(t, err, dir)
+		return
 	}
-	require.ErrorIs(t, err, badgerstore.ErrDamaged)
+	p.check(t, s)
+	require.NoError(t, s.Close())
+	fmt.Println("whole")
 }
 
-// A damage is something that happens to a file.
+// A damage is something that happens to a file of a directory.
 type damage struct {
 	name string
-	do   func(t *testing.T, path string)
+	do   func(t *testing.T, dir string)
 }
 
-// damages lists what may happen to a file, in places spread over its content.
-func damages(t *testing.T, path string) []damage {
-	content, err := os.ReadFile(path)
+// damagesOf lists what may happen to each file, in places spread over its
+// content.
+func damagesOf(t *testing.T, dir string) (list []damage) {
+	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	end := int64(len(bytes.TrimRight(content, "\x00")))
-	list := []damage{
-		{"deleted", func(t *testing.T, path string) { require.NoError(t, os.Remove(path)) }},
-		{"emptied", truncateTo(0)},
-		{"zeroed", func(t *testing.T, path string) {
+	for _, e := range entries {
+		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		require.NoError(t, err)
+		end := int64(len(bytes.TrimRight(content, "\x00")))
+		add := func(what string, do func(t *testing.T, path string)) {
+			list = append(list, damage{e.Name() + " " + what, func(t *testing.T, dir string) { do(t, filepath.Join(dir, e.Name())) }})
+		}
+		add("removed", func(t *testing.T, path string) { require.NoError(t, os.Remove(path)) })
+		add("emptied", truncateTo(0))
+		add("zeroed", func(t *testing.T, path string) {
 			require.NoError(t, os.WriteFile(path, make([]byte, len(content)), 0o600))
-		}},
-		{"with something after it", func(t *testing.T, path string) {
+		})
+		add("with something after it", func(t *testing.T, path string) {
 			f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 			require.NoError(t, err)
-			defer f.Close()
 			_, err = f.WriteString("something")
-			require.NoError(t, err)
-		}},
-	}
-	const places = 3
-	for i := range int64(places + 1) {
-		at := i * max(end-1, 0) / places
-		if at >= int64(len(content)) {
-			break
+			require.NoError(t, errors.Join(err, f.Close()))
+		})
+		const places = 3
+		for i := range int64(places + 1) {
+			at := i * max(end-1, 0) / places
+			if at >= int64(len(content)) {
+				break
+			}
+			add(fmt.Sprint("cut at ", at), truncateTo(at))
+			add(fmt.Sprint("flipped at ", at), flip(at))
 		}
-		list = append(list,
-			damage{fmt.Sprintf("cut at %d", at), truncateTo(at)},
-			damage{fmt.Sprintf("flipped at %d", at), flip(at)},
-		)
 	}
 	return list
 }
@@ -284,69 +162,34 @@ func flip(at int64) func(*testing.T, string) {
 	}
 }
 
-func TestDirectoryOfSomebodyElse(t *testing.T) {
-	for _, name := range []string{"MANIFEST", "000001.sst", "00001.mem", "000001.vlog", "KEYREGISTRY"} {
+// A directory that holds anything but a store is refused, and left as it is.
+func TestDirectoryOfAnotherProgram(t *testing.T) {
+	for _, name := range []string{"MANIFEST", "000001.sst", "letter"} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("mine"), 0o600))
 		_, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir})
-		require.ErrorIs(t, err, badgerstore.ErrDamaged, name)
-		content, err := os.ReadFile(filepath.Join(dir, name))
+		require.ErrorIs(t, err, badgerstore.ErrForeign, name)
+		require.NotErrorIs(t, err, badgerstore.ErrDamaged, name)
+		require.ErrorContains(t, err, name)
+		entries, err := os.ReadDir(dir)
 		require.NoError(t, err)
-		require.Equal(t, "mine", string(content), "somebody else's file was changed")
+		require.Len(t, entries, 1)
 	}
 }
 
-// Files of one store in the directory of another do not fit, even if each of
-// them is whole.
-func TestFilesOfAnotherStore(t *testing.T) {
-	a, b := t.TempDir(), t.TempDir()
-	populate(t, a, false)
-	populate(t, b, false)
-	marker, err := os.ReadFile(filepath.Join(b, "wxgate.store"))
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(a, "wxgate.store"), marker, 0o600))
-	_, err = badgerstore.Open(t.Context(), badgerstore.Options{Dir: a})
-	require.ErrorIs(t, err, badgerstore.ErrDamaged)
+// A store of another version is not a damaged one.
+func TestAnotherVersion(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, open(t, dir).Close())
+	path := filepath.Join(dir, "wxgate.store")
+	// What the first version wrote, and its checksum.
+	require.NoError(t, os.WriteFile(path, badgerstore.Checksummed("wxgate sessions 1\n and more"), 0o600))
+	_, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir})
+	require.ErrorIs(t, err, badgerstore.ErrVersion)
+	require.NotErrorIs(t, err, badgerstore.ErrDamaged)
 }
 
-// Only the newest log may end in the middle of a write. In one that was full
-// before, everything was written, and what follows shows that it was
-// acknowledged.
-func TestOlderLogDamaged(t *testing.T) {
-	good := t.TempDir()
-	p := populate(t, good, true)
-	logs, err := filepath.Glob(filepath.Join(good, "*.mem"))
-	require.NoError(t, err)
-	older := filepath.Base(logs[len(logs)-1])
-	var number int
-	_, err = fmt.Sscanf(older, "%05d.mem", &number)
-	require.NoError(t, err)
-	newer := fmt.Sprintf("%05d.mem", number+1)
-	copyFile(t, filepath.Join(good, older), filepath.Join(good, newer)) // the same writes again do no harm
-
-	for name, damage := range map[string]func(*testing.T, string){
-		"whole":   func(*testing.T, string) {},
-		"flipped": flip(3000),
-		"deleted": func(t *testing.T, path string) { require.NoError(t, os.Remove(path)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			copyDir(t, good, dir)
-			damage(t, filepath.Join(dir, older))
-			s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir, SyncWrites: true})
-			if name != "whole" {
-				require.ErrorIs(t, err, badgerstore.ErrDamaged)
-				return
-			}
-			require.NoError(t, err)
-			p.check(t, s)
-			require.NoError(t, s.Close())
-		})
-	}
-}
-
-// A crash in the middle of a write is no damage: nobody was told that it had
-// been done.
+// A crash in the middle of a write is no damage: it was not acknowledged.
 func TestTornWriteIsNoDamage(t *testing.T) {
 	dir := t.TempDir()
 	p := populate(t, dir, true)
@@ -360,32 +203,63 @@ func TestTornWriteIsNoDamage(t *testing.T) {
 	require.NoError(t, err)
 	_, err = f.WriteAt([]byte("\x40\x00\x30\x80\x02 half of an entry"), end)
 	require.NoError(t, errors.Join(err, f.Close()))
-
-	var log logged
-	s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir, SyncWrites: true, Logger: log.logger()})
-	require.NoError(t, err)
-	defer func() { require.NoError(t, s.Close()) }()
-	require.Contains(t, log.String(), "unfinished write")
-	p.check(t, s)
+	p.check(t, open(t, dir))
 }
 
-// A first start that was killed leaves nothing that anybody relies on.
-func TestFirstStartInterrupted(t *testing.T) {
-	whole := t.TempDir()
-	s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: whole})
-	require.NoError(t, err)
-	require.NoError(t, s.Close())
-	entries, err := os.ReadDir(whole)
-	require.NoError(t, err)
-	require.NotEmpty(t, entries)
-	// Killed before anything but the lock was there.
+// A kill while Badger makes a log file leaves an empty one, which it refuses
+// once (Badger's issue 2207).
+func TestKilledWhileALogWasMade(t *testing.T) {
 	dir := t.TempDir()
-	copyFile(t, filepath.Join(whole, "wxgate.lock"), filepath.Join(dir, "wxgate.lock"))
-	open(t, dir)
-	// Killed when the marker had been made, but not written.
-	dir = t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "wxgate.store"), nil, 0o600))
-	open(t, dir)
+	p := populate(t, dir, true)
+	for _, number := range []int{90, 91} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%05d.mem", number)), nil, 0o600))
+	}
+	p.check(t, open(t, dir))
+}
+
+// A kill at any time leaves a store that opens, also while it closes or opens.
+func TestFirstStartInterrupted(t *testing.T) {
+	for name, files := range map[string][]string{
+		"before anything":         nil,
+		"before the file's bytes": {"wxgate.store"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, file := range files {
+				require.NoError(t, os.WriteFile(filepath.Join(dir, file), nil, 0o600))
+			}
+			open(t, dir)
+		})
+	}
+}
+
+// A process that ended twice while it opened the store does not try again.
+func TestStartsThatEndTheProcess(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, open(t, dir).Close())
+	opening := filepath.Join(dir, "wxgate.opening")
+	require.NoError(t, os.WriteFile(opening, []byte(".."), 0o600))
+	_, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir})
+	require.ErrorIs(t, err, badgerstore.ErrDamaged)
+	require.ErrorContains(t, err, opening)
+
+	require.NoError(t, os.WriteFile(opening, []byte("."), 0o600))
+	s := open(t, dir)
+	require.NoFileExists(t, opening, "a start that succeeds is not counted")
+	_, err = badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir})
+	require.ErrorIs(t, err, badgerstore.ErrInUse)
+	require.NoFileExists(t, opening, "nor is one that returns an error")
+	require.NoError(t, s.Close())
+}
+
+// What the background finds in a table keeps the next start from opening it.
+func TestDamageFoundLater(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, open(t, dir).Close())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "wxgate.damaged"), []byte("block 7\n"), 0o600))
+	_, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir})
+	require.ErrorIs(t, err, badgerstore.ErrDamaged)
+	require.ErrorContains(t, err, "block 7")
 }
 
 func TestStoreErrorsNameTheDirectoryAndNoData(t *testing.T) {
@@ -399,6 +273,7 @@ func TestStoreErrorsNameTheDirectoryAndNoData(t *testing.T) {
 	} {
 		_, err := badgerstore.Open(t.Context(), opts)
 		require.ErrorContains(t, err, "opening session store in "+opts.Dir, name)
+		require.NotErrorIs(t, err, badgerstore.ErrDamaged, name)
 	}
 }
 
@@ -409,4 +284,28 @@ func TestDirectoryIsPrivate(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, fs.FileMode(0o700), info.Mode().Perm())
 	require.NoError(t, s.Put(t.Context(), "k", nil, time.Hour))
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, e := range entries {
+		info, err := e.Info()
+		require.NoError(t, err)
+		require.Equal(t, fs.FileMode(0o600), info.Mode().Perm(), e.Name())
+	}
 }
+
+// After a commit has failed, memory and disk may differ.
+func TestNothingIsTrustedAfterAFailedCommit(t *testing.T) {
+	s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: t.TempDir(), SyncWrites: true})
+	require.NoError(t, err)
+	require.NoError(t, s.Put(t.Context(), "session:a", []byte("v"), time.Hour))
+	s.CloseDatabase()
+	failed := s.Sync(t.Context())
+	require.Error(t, failed)
+	_, err = s.Get(t.Context(), "session:a")
+	require.Equal(t, failed, err)
+	require.Equal(t, failed, s.Put(t.Context(), "session:a", []byte("v"), time.Hour))
+	require.Equal(t, failed, s.Sync(t.Context()))
+	assert.NoError(t, s.Close())
+}
+
+var _ session.Store = (*badgerstore.Store)(nil)

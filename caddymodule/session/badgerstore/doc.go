@@ -1,16 +1,14 @@
 // Package badgerstore keeps sessions in a directory on disk, in Badger.
 //
-// It is made for many small values and little memory, and adds to Badger what
-// sessions need:
+// Badger keeps the data, and is used through what it exports. This package adds
+// what sessions need:
 //
-//   - Acknowledged writes survive the loss of power, and writers that come at
-//     the same time share one sync (sync.go).
-//   - Damaged, truncated or missing files are found before Badger sees them,
-//     which would carry on without them: an older version of a record could
-//     then come to light, and with it a session that was revoked (inspect.go).
-//   - A disk that fills up stops logins, then all writes, before Badger writes
-//     through a memory map to a page that the disk has no block for, which
-//     ends the process (room.go).
-//   - One process works on a directory at a time, and a store may be closed
-//     while it is in use (open.go, usage.go).
+//   - Group commit: writes that come at the same time share one transaction and
+//     one sync of the disk (commit.go).
+//   - A witness of what was acknowledged. Badger goes on without a word when the
+//     end of its log is missing; a revoked session could live again (directory.go).
+//   - A disk that fills up ends logins before Badger writes to a memory map that
+//     the disk has no block for, which ends the process (room.go). Sessions can
+//     be revoked even then (reserve.go).
+//   - Backups that show when they were cut or changed (backup.go).
 package badgerstore

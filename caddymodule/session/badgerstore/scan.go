@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -16,65 +18,105 @@ import (
 // Scan implements session.Scanner. It sees the store as it was at its begin.
 func (s *Store) Scan(ctx context.Context, prefix string, visit func(key string, value []byte, ttl time.Duration) error) error {
 	now := time.Now()
-	return s.each(ctx, prefix, func(key []byte, value []byte, expiresAt uint64) error {
+	return s.each(ctx, prefix, func(w *write) error {
 		var ttl time.Duration
-		if expiresAt > 0 {
-			ttl = time.Duration(min(int64(expiresAt)-now.Unix(), int64(math.MaxInt64/time.Second))) * time.Second
+		if w.expiresAt > 0 {
+			ttl = time.Duration(min(int64(w.expiresAt)-now.Unix(), int64(math.MaxInt64/time.Second))) * time.Second
 			ttl = max(ttl, time.Nanosecond)
 		}
-		return visit(string(key), value, ttl)
+		return visit(w.key, w.value, ttl)
 	})
 }
 
-// each visits every live key that begins with prefix. The key belongs to the
-// iterator, the value to visit.
-func (s *Store) each(ctx context.Context, prefix string, visit func(key, value []byte, expiresAt uint64) error) (err error) {
+// each visits every live key that begins with prefix, also those of the reserve.
+func (s *Store) each(ctx context.Context, prefix string, visit func(*write) error) error {
+	return s.walk(ctx, prefix, func(item *badger.Item) error {
+		w := &write{key: string(item.Key()[1:]), expiresAt: item.ExpiresAt()}
+		if found, ok := s.pending.Load(w.key); ok && found.(*write).held {
+			*w = *found.(*write)
+			w.value = slices.Clone(w.value)
+		} else if value, err := item.ValueCopy(nil); err == nil {
+			w.value = value
+		} else {
+			return err
+		}
+		if w.deleted {
+			return nil
+		}
+		return visit(w)
+	})
+}
+
+// walk visits every key that begins with prefix and is live now. It looks at
+// the dead ones itself: Badger's iterator would pass over them in one go,
+// however many millions they are, and could not be interrupted.
+func (s *Store) walk(ctx context.Context, prefix string, visit func(*badger.Item) error) error {
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
-	defer s.usage.end()
-	defer recoverTo(&err)
-	at, done := s.readers.begin(&s.version)
-	defer done()
-	return s.walk(ctx, at, prefix, func(item *badger.Item) error {
-		value, err := item.ValueCopy(nil)
-		if err != nil {
-			return badgerError(err)
+	defer s.calls.Leave()
+	if err := s.sync(ctx); err != nil {
+		return err
+	}
+	at := s.scans.begin(s)
+	defer s.scans.end()
+	return recovered(func() error {
+		txn := s.db.NewTransactionAt(at, false)
+		defer txn.Discard()
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: dataKey(prefix), AllVersions: true})
+		defer it.Close()
+		var last []byte
+		for it.Rewind(); it.Valid(); it.Next() {
+			select {
+			case <-s.calls.Stopping().Done():
+				return session.ErrClosed
+			case <-ctx.Done():
+				return ctx.Err()
+			default:
+			}
+			item := it.Item()
+			if bytes.Equal(item.Key(), last) {
+				continue // an older version
+			}
+			last = item.KeyCopy(last)
+			if item.IsDeletedOrExpired() {
+				continue
+			}
+			if err := visit(item); err != nil {
+				return err
+			}
 		}
-		return visit(item.Key()[1:], value, item.ExpiresAt())
+		return nil
 	})
 }
 
-// walk visits every key that begins with prefix and was live at a version. It
-// looks at the dead ones itself: Badger's iterator would pass over them in one
-// go, however many millions they are, and nobody could interrupt it.
-func (s *Store) walk(ctx context.Context, at uint64, prefix string, visit func(*badger.Item) error) error {
-	txn := s.db.NewTransactionAt(at, false)
-	defer txn.Discard()
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: dataKey(prefix), AllVersions: true})
-	defer it.Close()
-	var last []byte
-	for it.Rewind(); it.Valid(); it.Next() {
-		select {
-		case <-s.usage.done():
-			return session.ErrClosed
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
-		}
-		item := it.Item()
-		if bytes.Equal(item.Key(), last) {
-			continue // an older version
-		}
-		last = item.KeyCopy(last)
-		if item.IsDeletedOrExpired() {
-			continue
-		}
-		if err := visit(item); err != nil {
-			return err
-		}
+// scans are the scans that read the store as it was at a version, whose values
+// must not be dropped meanwhile.
+type scans struct {
+	mu       sync.Mutex
+	underway int
+}
+
+func (c *scans) begin(s *Store) (version uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.underway++
+	return s.version.Load()
+}
+
+func (c *scans) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.underway--
+}
+
+// discard lets compactions drop what is older than a version.
+func (c *scans) discard(db *badger.DB, version uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.underway == 0 {
+		db.SetDiscardTs(version)
 	}
-	return nil
 }
 
 // countSample is how many keys Count looks at.
@@ -84,13 +126,8 @@ const countSample = 4096
 // of a larger one, a part is, and the rest follows from the keys being hashes:
 // they lie evenly, and the error is about 2 %.
 func (s *Store) Count(ctx context.Context, prefix string) (n int64, err error) {
-	if err := s.begin(ctx); err != nil {
-		return 0, err
-	}
-	defer s.usage.end()
-	defer recoverTo(&err)
 	var last uint64
-	err = s.walk(ctx, math.MaxUint64, prefix, func(item *badger.Item) error {
+	err = s.walk(ctx, prefix, func(item *badger.Item) error {
 		if n == countSample && last > 0 {
 			return errEnough
 		}

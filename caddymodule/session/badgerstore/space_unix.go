@@ -4,8 +4,8 @@ package badgerstore
 
 import "golang.org/x/sys/unix"
 
-// freeBytes returns what an ordinary user may still write in a directory.
-func freeBytes(dir string) (uint64, bool) {
+// FreeBytes returns what an ordinary user may still write in a directory.
+func FreeBytes(dir string) (uint64, bool) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return 0, false

@@ -2,8 +2,8 @@ package badgerstore
 
 import "golang.org/x/sys/windows"
 
-// freeBytes returns what the process's user may still write in a directory.
-func freeBytes(dir string) (uint64, bool) {
+// FreeBytes returns what the process's user may still write in a directory.
+func FreeBytes(dir string) (uint64, bool) {
 	name, err := windows.UTF16PtrFromString(dir)
 	if err != nil {
 		return 0, false
