@@ -52,6 +52,8 @@ type metrics struct {
 	pushes        *prometheus.CounterVec
 	storeDuration *prometheus.HistogramVec
 	storeErrors   *prometheus.CounterVec
+	storeFree     *freeSpace
+	storeResets   prometheus.Counter
 	api           apiMetrics
 
 	// The series of the hot path, looked up once.
@@ -89,6 +91,10 @@ func newMetrics() *metrics {
 		storeErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxgate_store_errors_total", Help: "Calls to the session store that failed.",
 		}, []string{"op"}),
+		storeFree: newFreeSpace(),
+		storeResets: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "wxgate_store_resets_total", Help: "Damaged session stores that an empty one has replaced.",
+		}),
 	}
 	for _, reason := range []string{reasonLogout, reasonCap, reasonAdmin} {
 		m.revocations.WithLabelValues(reason)
@@ -111,6 +117,7 @@ func registerMetrics(registry *prometheus.Registry) (*metrics, error) {
 	m := collected
 	for _, c := range append(m.api.collectors(),
 		m.logins, m.requests, m.exchanges, m.inFlight, m.sessions, m.revocations, m.pushes, m.storeDuration, m.storeErrors,
+		m.storeFree, m.storeResets,
 	) {
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return nil, err

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
 )
 
 // countEvery is how often the store is asked to count its sessions at most,
@@ -51,16 +53,40 @@ func (l *liveSessions) estimate() (int64, bool) {
 	return l.count, l.known
 }
 
-// countRunning counts the sessions of the running configuration. It does not
-// open a store: a scrape must not wait for that.
+// countRunning counts the sessions of the running configuration.
 func countRunning(ctx context.Context) (int64, bool) {
+	if sessions := runningSessions(); sessions != nil {
+		return sessions.Count(ctx)
+	}
+	return 0, false
+}
+
+// runningSessions returns the manager of the running configuration. It does not
+// open a store: a scrape must not wait for that.
+func runningSessions() *session.Manager {
 	app, err := runningApp()
 	if err != nil {
-		return 0, false
+		return nil
 	}
-	sessions := app.manager.Load()
-	if sessions == nil {
-		return 0, false
+	return app.manager.Load()
+}
+
+// freeSpace is the collector of wxgate_store_free_bytes. While the store cannot
+// tell, there is no such series.
+type freeSpace struct{ desc *prometheus.Desc }
+
+func newFreeSpace() *freeSpace {
+	return &freeSpace{prometheus.NewDesc("wxgate_store_free_bytes", "Free space on the disk of the session store.", nil, nil)}
+}
+
+// Describe implements prometheus.Collector.
+func (f *freeSpace) Describe(descs chan<- *prometheus.Desc) { descs <- f.desc }
+
+// Collect implements prometheus.Collector.
+func (f *freeSpace) Collect(metrics chan<- prometheus.Metric) {
+	if sessions := runningSessions(); sessions != nil {
+		if free, ok := sessions.Free(); ok {
+			metrics <- prometheus.MustNewConstMetric(f.desc, prometheus.GaugeValue, float64(free))
+		}
 	}
-	return sessions.Count(ctx)
 }

@@ -81,6 +81,16 @@ type Existing interface {
 	StoreExists() bool
 }
 
+// Resetter is implemented by store modules that can begin with an empty store
+// where theirs is damaged: sessions cost their users nothing to replace, and a
+// gateway that does not start costs every user everything.
+type Resetter interface {
+	// Reset is called by the gateway, not by commands, with the error of Open.
+	// If it returns nil, Open is called again; otherwise the start fails with
+	// what it returns.
+	Reset(err error) error
+}
+
 // stores keeps each open store while configurations come and go: Caddy
 // provisions the new configuration before it cleans up the old one, and Badger
 // locks its directory.
@@ -247,6 +257,12 @@ func takeStore(ctx context.Context, module StoreModule) (*sharedStore, error) {
 			}
 		}()
 		store, err := module.Open(ctx)
+		if resetter, ok := module.(Resetter); ok && err != nil {
+			if err = resetter.Reset(err); err == nil {
+				collected.storeResets.Inc()
+				store, err = module.Open(ctx)
+			}
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -37,11 +38,22 @@ type BadgerStore struct {
 	// not set it to nothing. A size such as 256MiB. Default: 256MiB
 	MinFree string `json:"min_free,omitempty"`
 
+	// What a start does if the store's files are damaged: `reset` renames the
+	// directory to <dir>.damaged-<time> and begins with an empty store, so that
+	// every user logs in again; `refuse` does not start. Default: reset
+	OnDamage string `json:"on_damage,omitempty"`
+
 	logger  *slog.Logger
 	minFree uint64
 }
 
 const defaultMinFree = 256 << 20
+
+// The words of on_damage.
+const (
+	onDamageReset  = "reset"
+	onDamageRefuse = "refuse"
+)
 
 // CaddyModule returns the Caddy module information.
 func (*BadgerStore) CaddyModule() caddy.ModuleInfo {
@@ -70,6 +82,13 @@ func (b *BadgerStore) Provision(ctx caddy.Context) error {
 		if b.minFree, err = parseSize(b.MinFree); err != nil {
 			return fmt.Errorf("store badger: min_free: %w", err)
 		}
+	}
+	return checkOnDamage(b.OnDamage)
+}
+
+func checkOnDamage(word string) error {
+	if word != "" && word != onDamageReset && word != onDamageRefuse {
+		return fmt.Errorf("store badger: on_damage: %q is neither reset nor refuse", word)
 	}
 	return nil
 }
@@ -162,11 +181,29 @@ func (b *BadgerStore) Open(ctx context.Context) (session.Store, error) {
 	})
 }
 
+// Reset implements Resetter.
+func (b *BadgerStore) Reset(err error) error {
+	if !errors.Is(err, badgerstore.ErrDamaged) {
+		return err
+	}
+	if b.OnDamage == onDamageRefuse {
+		return fmt.Errorf("%w; restore a backup, or move %s away: every user logs in again then", err, b.Dir)
+	}
+	kept := b.Dir + ".damaged-" + time.Now().UTC().Format("20060102T150405Z")
+	if renameErr := os.Rename(b.Dir, kept); renameErr != nil {
+		return fmt.Errorf("%w; it cannot be set aside: %w; move what is in the directory away: every user logs in again then", err, renameErr)
+	}
+	b.logger.Error("the session store was damaged: it has been set aside, and an empty one takes its place; every session has ended and every user logs in again",
+		"dir", b.Dir, "kept", kept, "error", err)
+	return nil
+}
+
 // UnmarshalCaddyfile reads
 //
 //	store badger [<dir>] {
 //		sync_writes on|off
 //		min_free    <size>
+//		on_damage   reset|refuse
 //	}
 func (b *BadgerStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
@@ -186,6 +223,14 @@ func (b *BadgerStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			return err
 		},
+		"on_damage": func() (err error) {
+			if b.OnDamage, err = oneArg(d); err == nil {
+				if err = checkOnDamage(b.OnDamage); err != nil {
+					err = d.WrapErr(err)
+				}
+			}
+			return err
+		},
 	})
 }
 
@@ -195,6 +240,7 @@ var (
 	_ StoreOptioner         = (*BadgerStore)(nil)
 	_ StoreExaminer         = (*BadgerStore)(nil)
 	_ Existing              = (*BadgerStore)(nil)
+	_ Resetter              = (*BadgerStore)(nil)
 	_ caddy.Provisioner     = (*BadgerStore)(nil)
 	_ caddyfile.Unmarshaler = (*BadgerStore)(nil)
 )

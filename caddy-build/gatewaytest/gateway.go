@@ -196,13 +196,39 @@ func (g *Gateway) Run(cfg Config) {
 			require.FailNow(g.tb, "the gateway did not start", tail(g.Output(), 8<<10))
 		default:
 		}
-		conn, err := net.Dial("tcp", g.Addr)
-		if err == nil {
-			_ = conn.Close()
-		}
 		// The socket of the site and the admin endpoint open in no order.
-		return err == nil && g.adminAnswers()
+		return g.listens() && g.adminAnswers()
 	}, "the gateway listens")
+}
+
+// Supervise starts the binary on cfg as a supervisor does, again when it ends,
+// until it answers or has ended so many times, and returns the number of starts.
+func (g *Gateway) Supervise(cfg Config, limit int) (starts int) {
+	g.tb.Helper()
+	config := g.WriteConfig(cfg)
+	g.launch(config)
+	starts = 1
+	g.Eventually(func() bool {
+		select {
+		case <-g.proc.exited:
+			if starts == limit {
+				require.FailNow(g.tb, "the gateway did not start", tail(g.Output(), 8<<10))
+			}
+			g.launch(config)
+			starts++
+		default:
+		}
+		return g.adminAnswers() && g.listens()
+	}, "the gateway listens")
+	return starts
+}
+
+func (g *Gateway) listens() bool {
+	conn, err := net.Dial("tcp", g.Addr)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
 }
 
 func (g *Gateway) launch(config string) {

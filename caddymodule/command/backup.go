@@ -55,6 +55,9 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 		_, err := receiveBackup(cmd.Context(), client, cmd.OutOrStdout())
 		return err
 	}
+	if link, err := os.Lstat(output); err == nil && link.Mode()&fs.ModeSymlink != 0 && ofAnotherUser(link) {
+		return usageError{fmt.Errorf("%s is a symbolic link of another user: name the file itself", output)}
+	}
 	info, err := os.Stat(output)
 	switch {
 	case err == nil && info.IsDir():

@@ -83,9 +83,10 @@ type ChangeFunc func(old []byte) (value []byte, ttl time.Duration, err error)
 // Optional abilities. A Store implements those that its engine really has; the
 // Manager asks with a type assertion.
 type (
-	// A Syncer can lose acknowledged writes with the machine's power unless
-	// it is told to sync. Sync returns when everything that was written
-	// before the call is on stable storage. Concurrent callers share the work.
+	// A Syncer can lose a write with the process or the machine's power until
+	// it is synced. Sync returns when everything that was written before the
+	// call is on stable storage. Concurrent callers share the work. A write
+	// that is not synced, such as a renewal, is kept soon, too.
 	Syncer interface {
 		Sync(ctx context.Context) error
 	}

@@ -79,9 +79,6 @@ func (w *witness) write() error {
 // openDirectory examines the directory before Badger does, makes a new store of
 // an empty one, and opens its witness.
 func openDirectory(dir string) (*witness, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err

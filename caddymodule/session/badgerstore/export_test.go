@@ -5,3 +5,6 @@ func Checksummed(text string) []byte { return append([]byte(text), checksum([]by
 
 // CloseDatabase closes Badger behind the store's back, so that commits fail.
 func (s *Store) CloseDatabase() { _ = s.db.Close() }
+
+// Version counts the transactions.
+func (s *Store) Version() uint64 { return s.version.Load() }

@@ -41,10 +41,10 @@ func populate(t *testing.T, dir string, crashed bool) population {
 				break
 			}
 			if len(p.Revoked)%2 == 0 {
-				_, err := m.End(t.Context(), token)
+				_, err := m.Revoke(t.Context(), token)
 				require.NoError(t, err)
 			} else {
-				_, err := m.EndUser(t.Context(), appID, openID)
+				_, err := m.RevokeUser(t.Context(), appID, openID)
 				require.NoError(t, err)
 			}
 			p.Revoked = append(p.Revoked, token)

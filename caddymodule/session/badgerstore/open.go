@@ -59,25 +59,26 @@ func (s *Store) badgerOptions(syncWrites bool) badger.Options {
 }
 
 // badgerLog passes on Badger's messages about trouble. Its keys are hashes, and
-// values are not in it. While Badger opens, its errors are returned, too.
+// values are not in it. While Badger opens, it returns its errors, too.
 type badgerLog struct {
 	log    *slog.Logger
 	opened *atomic.Bool
 }
 
-func (l badgerLog) Errorf(format string, args ...any) { l.pass(slog.LevelError, format, args) }
+func (l badgerLog) Errorf(format string, args ...any) {
+	if l.opened.Load() {
+		l.log.Error("session store engine", "message", fmt.Sprintf(format, args...))
+	}
+}
 
-func (l badgerLog) Warningf(format string, args ...any) { l.pass(slog.LevelWarn, format, args) }
+func (l badgerLog) Warningf(format string, args ...any) {
+	if l.opened.Load() {
+		l.log.Warn("session store engine", "message", fmt.Sprintf(format, args...))
+	}
+}
 
 func (badgerLog) Infof(string, ...any)  {}
 func (badgerLog) Debugf(string, ...any) {}
-
-func (l badgerLog) pass(level slog.Level, format string, args []any) {
-	if !l.opened.Load() {
-		level = slog.LevelDebug
-	}
-	l.log.Log(context.Background(), level, "session store engine", "message", strings.TrimSpace(fmt.Sprintf(format, args...)))
-}
 
 // Open opens the store in a directory, and makes one in an empty directory. The
 // error wraps ErrDamaged if the files are not as they were left, which cannot be
@@ -117,6 +118,12 @@ func open(ctx context.Context, opts Options, restoring bool) (_ *Store, err erro
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := s.room.checkWrite(); err != nil {
+		return nil, err
+	}
 	if s.witness, err = openDirectory(dir); err != nil {
 		return nil, err
 	}
@@ -129,9 +136,6 @@ func open(ctx context.Context, opts Options, restoring bool) (_ *Store, err erro
 }
 
 func (s *Store) openFiles() (err error) {
-	if err := s.room.checkWrite(); err != nil {
-		return err
-	}
 	giveUp, err := beginOpening(s.dir)
 	if err != nil {
 		return err

@@ -106,8 +106,8 @@ func (r *reserve) read(after uint64, visit func(*write)) (last uint64, err error
 		records := bytes.NewReader(body[8:])
 		for records.Len() > 0 {
 			w, err := decodeWrite(records)
-			if err != nil {
-				return 0, fmt.Errorf("%w: %s: %w", ErrDamaged, reserveFile, err)
+			if err != nil || w == nil {
+				return 0, fmt.Errorf("%w: %s is not as it was written", ErrDamaged, reserveFile)
 			}
 			visit(w)
 		}
