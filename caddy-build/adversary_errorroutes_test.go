@@ -3,8 +3,6 @@ package main_test
 import (
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -47,9 +45,8 @@ func TestTrailersOfErrorRoutesCarryNoIdentity(t *testing.T) {
 	}
 }
 
-// manyGates is a site with a gate for each part, each with a header of its own,
-// and with errors that go to the upstream. Nothing runs behind them.
-func manyGates(parts string) gatewaytest.Config {
+// gates is a Caddyfile with one site, whose gates are all its own.
+func gates(site string) gatewaytest.Config {
 	return gatewaytest.Config{Whole: fmt.Sprintf(`{
 	admin $ADMIN
 	auto_https off
@@ -58,75 +55,87 @@ func manyGates(parts string) gatewaytest.Config {
 	}
 	wxgate {
 		miniprogram %s {env.WX_SECRET}
+		miniprogram %s {env.WX_OTHER_SECRET}
 		wechat_api $WECHAT
 	}
 }
 http://$LISTEN {
 	%s
-	handle_errors {
-		reverse_proxy $UPSTREAM
-	}
 }
-`, gatewaytest.AppID, parts)}
+`, gatewaytest.AppID, gatewaytest.OtherAppID, site)}
 }
 
-// A request that never came to a gate has to pass the one that it would have
-// met, and keeps the header of no other.
-func TestErrorRoutesBehindSeveralGates(t *testing.T) {
-	g := gatewaytest.Start(t, manyGates(`
+// A gate that finds a request judged by another one, in front of it or before
+// the error, keeps its session, and each adds its headers. What either injects
+// comes in at neither.
+func TestSeveralGatesOnOneWay(t *testing.T) {
+	g := gatewaytest.Start(t, gates(`
+	route {
+	error /early* 500
 	wxgate {
-		public /a/* /b/* /c/*
+		public /a/public/* /b/public/*
 		inject openid X-All
-		forward_token
 	}
 	wxgate /a/* {
 		inject openid X-A
+		public /a/public/*
+		logout /a/logout
 	}
 	wxgate /b/* {
 		inject openid X-B
-		public /b/public/*
 	}
-	handle /c/* {
-		error /c/early* 500
+	wxgate /other/* {
+		inject openid X-Other
+		miniprograms `+gatewaytest.OtherAppID+`
+	}
+	@broken path *broken
+	reverse_proxy @broken 127.0.0.1:1
+	reverse_proxy $UPSTREAM
+	}
+	handle_errors {
 		wxgate {
-			inject openid X-C
+			inject openid X-Errors
+			public /early/public
 		}
-	}
-	handle /d/* {
-		wxgate {
-			inject openid X-D
-		}
-		reverse_proxy 127.0.0.1:1
-	}
-	reverse_proxy 127.0.0.1:1`))
-	token := g.Login("alice").Token
-	all := []string{"X-All", "X-A", "X-B", "X-C", "X-D"}
+		reverse_proxy $UPSTREAM
+	}`))
+	token := g.LoginTo(gatewaytest.AppID, "alice").Token
+	all := []string{"X-All", "X-A", "X-B", "X-Other", "X-Errors"}
 
 	for name, tc := range map[string]struct {
 		method, path string
-		token        bool
+		token        string
 		status       int
 		identity     string // the headers that name alice; the others are not there
 	}{
-		"early, first gate":             {longMethod, "/other", true, 200, "X-All"},
-		"early, first gate, no session": {longMethod, "/other", false, 401, ""},
-		"early, second gate":            {longMethod, "/a/x", false, 401, ""},
-		"early, third gate":             {longMethod, "/b/x", false, 401, ""},
-		"early, public at both":         {longMethod, "/b/public/x", false, 200, ""},
-		"early, nested gate":            {longMethod, "/c/x", false, 401, ""},
-		"early, first and nested gate":  {longMethod, "/d/x", true, 200, "X-All X-D"},
-		"broken upstream":               {"GET", "/other", true, 200, "X-All"},
-		"broken upstream, two gates":    {"GET", "/d/x", true, 200, "X-All X-D"},
-		"broken upstream, public":       {"GET", "/b/public/x", false, 200, ""},
-		"between the gates":             {"GET", "/c/early", false, 401, ""},
+		"outer gate":                    {"GET", "/x", token, 200, "X-All"},
+		"outer gate, no session":        {"GET", "/x", "", 401, ""},
+		"two gates":                     {"GET", "/a/x", token, 200, "X-All X-A"},
+		"two gates, no session":         {"GET", "/a/x", "", 401, ""},
+		"public at both":                {"GET", "/a/public/x", "", 200, ""},
+		"public at both, session":       {"GET", "/a/public/x", token, 200, "X-All X-A"},
+		"public at both, dead session":  {"GET", "/a/public/x", strings.Repeat("A", 43), 200, ""},
+		"public at the outer":           {"GET", "/b/public/x", "", 401, ""},
+		"public at the outer, session":  {"GET", "/b/public/x", token, 200, "X-All X-B"},
+		"another mini program inside":   {"GET", "/other/x", token, 401, ""},
+		"error behind a gate":           {"GET", "/x/broken", token, 200, "X-All X-Errors"},
+		"error behind two gates":        {"GET", "/a/broken", token, 200, "X-All X-A X-Errors"},
+		"error on a public path":        {"GET", "/a/public/broken", "", 401, ""},
+		"error before the gates":        {"GET", "/early", "", 401, ""},
+		"error before, session":         {"GET", "/early", token, 200, "X-Errors"},
+		"error before, public":          {"GET", "/early/public", "", 200, ""},
+		"error of the server":           {longMethod, "/a/x", "", 401, ""},
+		"error of the server, session":  {longMethod, "/a/x", token, 200, "X-Errors"},
+		"error, forged in the path":     {longMethod, "/a/x?X-All=oVICTIM", token, 200, "X-Errors"},
+		"error of the server, at login": {longMethod, "/login", token, 405, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			request := gatewaytest.RawRequest{Method: tc.method, Path: tc.path}
 			for _, header := range all {
-				request.Header = append(request.Header, header+": oVICTIM", "Connection: "+header)
+				request.Header = append(request.Header, header+": oFORGED", "Connection: "+header)
 			}
-			if tc.token {
-				request.Header = append(request.Header, gatewaytest.Token(token))
+			if tc.token != "" {
+				request.Header = append(request.Header, gatewaytest.Token(tc.token))
 			}
 			resp, err := g.SendH1(request)
 			require.NoError(t, err)
@@ -137,7 +146,8 @@ func TestErrorRoutesBehindSeveralGates(t *testing.T) {
 			}
 			received := g.Upstream.Take()
 			require.Len(t, received, 1)
-			require.NotContains(t, string(received[0].Raw), forgedOpenID)
+			require.NotContains(t, string(received[0].Raw), "oFORGED")
+			require.NotContains(t, string(received[0].Raw), token)
 			for _, header := range all {
 				if slices.Contains(strings.Fields(tc.identity), header) {
 					require.Equal(t, []string{g.OpenID("alice")}, received[0].Lines(header))
@@ -145,102 +155,110 @@ func TestErrorRoutesBehindSeveralGates(t *testing.T) {
 					require.Empty(t, received[0].Lines(header), header)
 				}
 			}
+			if tc.identity != "" {
+				require.Contains(t, resp.Header.Get("Cache-Control"), "private")
+			}
 		})
+	}
+	require.Equal(t, http.StatusNoContent, g.Post("/a/logout", "", gatewaytest.Token(token)).Status, "a logout path of the inner gate")
+	require.Equal(t, "invalid_session", g.Get("/x", gatewaytest.Token(token)).ErrorName())
+}
+
+// Two sites lead to one application, which trusts the headers of both gates.
+func TestGatesOfOneApplicationProtectTheSameHeaders(t *testing.T) {
+	cfg := gates(`
+	wxgate {
+		inject openid X-OpenID
+		public /public/*
+	}
+	reverse_proxy $UPSTREAM
+}
+http://hooks.test:{$PORT} {
+	wxgate {
+		public /*
+		inject unionid X-Union
+	}
+	reverse_proxy $UPSTREAM
+}
+http://other.test:{$PORT} {
+	wxgate {
+		public /*
+		inject appid X-App
+	}
+	reverse_proxy 127.0.0.1:1`)
+	g := gatewaytest.New(t)
+	_, port, _ := strings.Cut(g.Addr, ":")
+	cfg.Env = []string{"PORT=" + port}
+	g.Run(cfg)
+	for _, authority := range []string{g.Addr, "hooks.test"} {
+		resp, err := g.SendH1(gatewaytest.RawRequest{Authority: authority, Path: "/public/x", Header: []string{"X-OpenID: oVICTIM", "x-union: oVICTIM", "X-App: kept"}})
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, resp.Status)
+		received := g.Upstream.Take()
+		require.Len(t, received, 1)
+		require.NotContains(t, string(received[0].Raw), "oVICTIM", authority)
+		require.Equal(t, []string{"kept"}, received[0].Lines("X-App"), "another application's header is not this one's")
 	}
 }
 
-// What a matcher keeps away from the gate has its own error pages. Nothing
-// forged comes in through them, and where nobody can tell what the matcher
-// would have said, the gate is in the way.
-func TestErrorRoutesWhereNoGateIs(t *testing.T) {
-	for name, tc := range map[string]struct {
-		parts     string
-		elsewhere string // ends in an error, and no gate is on the way
-		gated     string
-	}{
-		"matcher": {`wxgate /api/*
-			reverse_proxy /api/* 127.0.0.1:1
-			file_server`, "/missing", "/api/x"},
-		"named matcher": {`@api {
-				path /api/*
-				not path /api/open/*
-			}
-			wxgate @api
-			file_server`, "/api/open/missing", "/api/x"},
-		"handle": {`handle /api/* {
-				wxgate
-				reverse_proxy 127.0.0.1:1
-			}
-			handle {
-				file_server
-			}`, "/missing", "/api/x"},
-		"the rest": {`handle /static/* {
-				file_server
-			}
-			handle {
-				wxgate
-				reverse_proxy 127.0.0.1:1
-			}`, "/static/missing", "/x"},
-		"rewritten into it": {`rewrite /old/* /api{uri}
-			wxgate /api/*
-			file_server`, "/missing", "/old/x"},
-		"stripped into it": {`handle_path /v1/* {
-				handle /api/* {
-					wxgate
-				}
-			}
-			handle {
-				file_server
-			}`, "/missing", "/v1/api/x"},
-		"a variable decides": {`map {path} {gate} {
-				/api/x yes
-				default no
-			}
-			@gate vars {gate} yes
-			handle /static/* {
-				file_server
-			}
-			handle {
-				wxgate @gate
-			}`, "/static/missing", "/api/x"},
-		"a named route decides": {`route {
-				handle /static/* {
-					file_server
-				}
-				invoke norm
-				handle /api/* {
-					wxgate
-				}
-			}`, "/static/missing", "/v1/api/x"},
-		"a placeholder decides": {`vars base api
-			@gate path /{vars.base}/x
-			route {
-				handle /static/* {
-					file_server
-				}
-				handle @gate {
-					wxgate
-				}
-			}`, "/static/missing", "/api/x"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			g := gatewaytest.New(t)
-			require.NoError(t, os.Mkdir(filepath.Join(g.Dir, "www"), 0o700))
-			cfg := manyGates("root $DIR/www\n" + tc.parts)
-			cfg.Whole = strings.Replace(cfg.Whole, "http://", "&(norm) {\n\turi strip_prefix /v1\n}\nhttp://", 1)
-			g.Run(cfg)
-			forged := []string{"X-OpenID: oVICTIM", "Connection: close"}
-			for _, method := range []string{"GET", longMethod} {
-				resp, err := g.SendH1(gatewaytest.RawRequest{Method: method, Path: tc.elsewhere, Header: forged})
-				require.NoError(t, err)
-				require.Equal(t, http.StatusOK, resp.Status, "%s: the upstream's error page, not %s", method, resp.Body)
-				requireAnonymous(t, g)
+// A configuration in which requests get around the gate starts in no way.
+func TestAroundTheGateIsRefused(t *testing.T) {
+	around := gates("wxgate /api/*\nreverse_proxy $UPSTREAM")
+	const fault = "also reached without its gate"
+	g := gatewaytest.New(t)
+	config := g.WriteConfig(around)
+	out, err := g.Try("run", "--config", config, "--adapter", "caddyfile")
+	require.Error(t, err)
+	require.Contains(t, out, fault)
+	out, err = g.Try("validate", "--config", config, "--adapter", "caddyfile")
+	require.NoError(t, err)
+	require.Contains(t, out, fault)
 
-				resp, err = g.SendH1(gatewaytest.RawRequest{Method: method, Path: tc.gated, Header: forged})
-				require.NoError(t, err)
-				require.Equal(t, "missing_session", resp.ErrorName(), method)
-				g.RequireNothing(t)
-			}
-		})
+	g.Run(gates("wxgate\nreverse_proxy $UPSTREAM"))
+	out, err = g.Reload(around)
+	require.Error(t, err)
+	require.Contains(t, out, fault)
+	require.Equal(t, "missing_session", g.Get("/x").ErrorName(), "the old configuration serves on")
+	g.RequireNothing(t)
+}
+
+// Error pages of other sites of a server stay their own, whether or not their
+// site has a gate.
+func TestGateInErrorRoutesLeavesOtherSitesAlone(t *testing.T) {
+	cfg := gates(`
+	wxgate
+	reverse_proxy 127.0.0.1:1
+	handle_errors {
+		wxgate
+		header X-Page one
+		reverse_proxy $UPSTREAM
 	}
+}
+http://two.test:{$PORT} {
+	reverse_proxy 127.0.0.1:2
+	handle_errors {
+		header X-Page two
+		respond "two" 200
+	}
+}
+http://three.test:{$PORT} {
+	wxgate
+	reverse_proxy 127.0.0.1:1
+	handle_errors {
+		header X-Page three
+		respond "three" 200
+	}`)
+	g := gatewaytest.New(t)
+	_, port, _ := strings.Cut(g.Addr, ":")
+	cfg.Env = []string{"PORT=" + port}
+	g.Run(cfg)
+	token := g.LoginTo(gatewaytest.AppID, "alice").Token
+	for authority, page := range map[string]string{g.Addr: "one", "two.test": "two", "three.test": "three"} {
+		resp, err := g.SendH1(gatewaytest.RawRequest{Authority: authority, Path: "/x", Header: []string{gatewaytest.Token(token)}})
+		require.NoError(t, err)
+		require.Equal(t, page, resp.Header.Get("X-Page"), authority)
+	}
+	received := g.Upstream.Take()
+	require.Len(t, received, 1)
+	require.Equal(t, []string{g.OpenID("alice")}, received[0].Lines("X-OpenID"))
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
 )
 
-// withErrorPages is a site whose errors go to the upstream. The proxy of
-// /broken leads nowhere.
+// withErrorPages is a site whose errors go to the upstream, behind a gate. The
+// proxy of /broken leads nowhere.
 func withErrorPages() gatewaytest.Config {
 	cfg := permissive()
 	cfg.Next = `
@@ -23,6 +23,9 @@ func withErrorPages() gatewaytest.Config {
 	}
 	reverse_proxy $UPSTREAM
 	handle_errors {
+		wxgate {
+			` + cfg.Site + `
+		}
 		reverse_proxy $UPSTREAM
 	}`
 	return cfg
@@ -103,8 +106,7 @@ http://other.test:{$PORT} {
 	error /error 418
 	handle_errors {
 		respond "other's page"
-	}
-	reverse_proxy $UPSTREAM`
+	}`
 	g := gatewaytest.New(t)
 	_, port, _ := strings.Cut(g.Addr, ":")
 	cfg.Env = []string{"PORT=" + port}

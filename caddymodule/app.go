@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,9 +96,11 @@ type App struct {
 	outage  outage
 
 	tokenHeaders []string // of all sites, canonical
+	// routesChecked is checkRoutes, run once.
+	routesChecked func() error
 
 	// The store is opened by the first that needs it; see sessions.
-	ctx     context.Context // ends with the configuration
+	ctx     caddy.Context // ends with the configuration
 	opening singleflight.Group
 	manager atomic.Pointer[session.Manager]
 	logSalt []byte       // of the users' names in logs; set before manager
@@ -162,8 +163,9 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision checks the whole configuration and prepares everything but the
 // store: `caddy validate` runs beside a gateway that has the store open.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
 	a.ctx = ctx
+	a.logger = ctx.Logger()
+	a.routesChecked = sync.OnceValue(a.checkRoutes)
 	a.outage.log = rate.Sometimes{First: 1, Interval: troubleInterval}
 	var err error
 	if a.metrics, err = registerMetrics(ctx.GetMetricsRegistry()); err != nil {
@@ -313,10 +315,14 @@ func checkAppID(appID string) error {
 	return nil
 }
 
-// Start opens the store. One that cannot be opened keeps the whole
-// configuration from starting, unless it is an outage, which keeps nothing: the
-// other sites run, and the store is opened when it can be.
+// Start checks that nothing goes around a gate and opens the store. A store that
+// cannot be opened keeps the whole configuration from starting, unless it is an
+// outage, which keeps nothing: the other sites run, and the store is opened when
+// it can be.
 func (a *App) Start() error {
+	if err := a.routesChecked(); err != nil {
+		return err
+	}
 	sessions, err := a.sessions()
 	if err == nil {
 		err = sessions.Room()
@@ -336,6 +342,7 @@ func (*App) Stop() error { return nil }
 // Cleanup gives the store back, if it was taken. Caddy calls it after a failed
 // Provision too.
 func (a *App) Cleanup() error {
+	a.warnValidator()
 	if a.limit != nil {
 		a.limit.close()
 	}

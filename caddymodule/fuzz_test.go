@@ -46,17 +46,22 @@ const fuzzedSite = `{
 	}
 }
 
-(site) {
+(gate) {
 	wxgate {
 		token_from 3rd_session bearer
 		inject openid x-oPeNiD
 		public /public/*
 		logout /nobody-finds-the-logout
 	}
+}
+
+(site) {
+	import gate
 	error /error* 500
 	error /public/error* 500
 	reverse_proxy 127.0.0.1:1
 	handle_errors {
+		import gate
 		reverse_proxy 127.0.0.1:1
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
@@ -17,11 +16,11 @@ import (
 // guard lets a request through with the identity of its session, or, on a
 // public path, without one.
 func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	s, _, err := h.authenticate(r)
+	s, token, err := h.authenticate(r)
 	switch {
 	case err == nil:
 		h.metrics.allowed.Inc()
-		return h.serveUser(w, r, next, s)
+		return h.serveUser(w, r, next, s, token)
 	case isRefusal(err) && identity.IsPublic(h.Public, r.URL):
 		h.metrics.public.Inc()
 		if h.OpenData != nil {
@@ -30,7 +29,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 			}
 		}
 		h.varyByToken(w.Header())
-		h.passed(r, nil)
+		h.leaveVerdict(r, verdict{err: err})
 		return next.ServeHTTP(w, r)
 	case errors.Is(err, errMissingSession):
 		h.metrics.missing.Inc()
@@ -49,48 +48,42 @@ func isRefusal(err error) bool {
 	return errors.Is(err, errMissingSession) || errors.Is(err, session.ErrInvalid)
 }
 
-// authenticate takes the token off a request and finds its session.
-func (h *Handler) authenticate(r *http.Request) (*session.Session, string, error) {
-	token, ok := h.tokens.Take(r.Header)
-	if !ok {
-		return nil, "", session.ErrInvalid
-	}
-	if token == "" {
-		return nil, "", errMissingSession
-	}
-	sessions, err := h.app.sessions()
-	if err != nil {
-		return nil, "", err
-	}
-	s, err := sessions.Lookup(r.Context(), token)
-	if err != nil {
-		return nil, "", err
-	}
-	if !slices.Contains(h.apps, s.AppID) {
-		return nil, "", session.ErrInvalid
-	}
-	return s, token, nil
-}
-
-// serveUser hands a request on in the name of its user.
-func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, s *session.Session) error {
+// serveUser lets a request go on with the identity of its user.
+func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, s *session.Session, token string) error {
 	u := &userResponse{ResponseWriter: w, handler: h, session: s}
 	placeholders := setUser(r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer), s)
-	user := identity.User{OpenID: s.OpenID, UnionID: s.UnionID, AppID: s.AppID}
-	if h.Assertion != nil {
-		var err error
-		if user.Assertion, err = h.assertionOf(s, placeholders); err != nil {
-			return h.fail(w, r, err)
+	if isError(r) {
+		// They were stripped here, and not as the outer gates had left them.
+		for outer := h.outerVerdict(r); outer != nil; outer = outer.outer {
+			if err := outer.gate.identify(r, s, placeholders, nil); err != nil {
+				return h.fail(w, r, err)
+			}
 		}
 	}
-	h.identity.Write(r.Header, user, u.identity[:])
-	if h.OpenData != nil {
+	if err := h.identify(r, s, placeholders, u.identity[:]); err != nil {
+		return h.fail(w, r, err)
+	}
+	// An outer gate may have verified the body already.
+	if h.OpenData != nil && r.Header[identity.HeaderOpenData] == nil {
 		if err := h.openData(w, r, s); err != nil {
 			return h.fail(w, r, err)
 		}
 	}
-	h.passed(r, u)
+	h.leaveVerdict(r, verdict{session: s, token: token})
 	return h.open.serve(u, r, next)
+}
+
+// identify writes the identity headers of a session.
+func (h *Handler) identify(r *http.Request, s *session.Session, placeholders *userPlaceholders, room []string) error {
+	user := identity.User{OpenID: s.OpenID, UnionID: s.UnionID, AppID: s.AppID}
+	if h.Assertion != nil {
+		var err error
+		if user.Assertion, err = h.assertionOf(s, placeholders); err != nil {
+			return err
+		}
+	}
+	h.identity.Write(r.Header, user, room)
+	return nil
 }
 
 // serveHealth tells a load balancer whether this gateway can do its work.

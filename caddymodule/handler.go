@@ -82,7 +82,9 @@ type Handler struct {
 
 	varyValue string // tokens.Vary in one line
 
-	markPassed bool // error routes ask how a request passed
+	// Set when the routes are checked.
+	followed bool // another gate may stand behind this one
+	follows  bool // another gate may stand in front of this one
 }
 
 const (
@@ -130,11 +132,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := checkExpected(server, slices.Concat(h.tokens.Headers, h.identity.Names())); err != nil {
 		return err
 	}
-	if err := h.app.place(server, placement{gate: true}); err != nil {
-		return err
-	}
-	h.guardErrorRoutes(server)
-	return nil
+	return h.app.place(server, placement{gate: true})
 }
 
 func (h *Handler) setDefaults() {
@@ -243,9 +241,14 @@ func (h *Handler) check() error {
 // ServeHTTP cleans the request and sends it one of the ways: login, logout,
 // health, or the guard in front of everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if err := h.app.routesChecked(); err != nil {
+		return h.fail(w, r, err)
+	}
 	// First, on every path and for every outcome: an error route that runs
-	// later sees this same request.
-	h.identity.Strip(r)
+	// later sees this same request. What an outer gate has written stays.
+	if h.outerVerdict(r) == nil || isError(r) {
+		h.identity.Strip(r)
+	}
 
 	if !identity.AllowedMethod(r) {
 		return h.fail(w, r, errMethod)

@@ -179,6 +179,13 @@ func (c *checkup) examineSites(ctx context.Context) {
 		c.Error("site", err)
 		return
 	}
+	if gateway, err := provisioned.App("wxgate"); err == nil {
+		faults, err := gateway.(*caddymodule.App).RouteFaults()
+		if err != nil {
+			c.Error("sites", err)
+		}
+		c.Findings = append(c.Findings, faults...)
+	}
 	sites := findSites(app.(*caddyhttp.App))
 	if len(sites) == 0 {
 		c.Fault("sites", "no site has a gateway, so nothing is guarded", "write the directive `wxgate` into the block of each site")

@@ -164,6 +164,16 @@ func (h *Headers) Names() []string {
 	return names
 }
 
+// Protect adds headers that another gate of the same application injects:
+// clients must not write them here either.
+func (h *Headers) Protect(names []string) {
+	for _, name := range names {
+		if !h.protected.match(name) {
+			h.protected.add(name)
+		}
+	}
+}
+
 // Write sets exactly one value for each header whose field the user has, on a
 // request that was stripped before. Later handlers change header values in
 // place, so each request has slices of its own: in room, if it is large enough.

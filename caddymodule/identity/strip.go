@@ -12,12 +12,9 @@ import (
 // would make a proxy remove it after it was set, and a trailer of its name. The
 // token's header may come in under its own name only: an upstream that folds
 // names could take another spelling for the token.
-func (h *Headers) Strip(r *http.Request) { h.StripBut(r, h.tokens) }
-
-// StripBut spares the headers of the names in keep, which are canonical.
-func (h *Headers) StripBut(r *http.Request, keep []string) {
+func (h *Headers) Strip(r *http.Request) {
 	for name := range r.Header {
-		if h.protected.match(name) && !slices.Contains(keep, name) {
+		if h.protected.match(name) && !slices.Contains(h.tokens, name) {
 			delete(r.Header, name)
 		}
 	}

@@ -1,0 +1,656 @@
+package caddymodule_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule"
+)
+
+// routeFaults provisions sites, or a whole Caddyfile, and returns what goes
+// around the gate.
+func routeFaults(t *testing.T, sites string) caddymodule.Findings {
+	t.Helper()
+	if !strings.HasPrefix(sites, "{") {
+		sites = globals("") + sites
+	}
+	config, err := adapt([]byte(sites))
+	require.NoError(t, err)
+	return configFaults(t, config)
+}
+
+func configFaults(t *testing.T, config []byte) caddymodule.Findings {
+	t.Helper()
+	var cfg caddy.Config
+	require.NoError(t, json.Unmarshal(config, &cfg))
+	ctx, err := caddy.ProvisionContext(&cfg)
+	require.NoError(t, err)
+	app, err := ctx.App("wxgate")
+	require.NoError(t, err)
+	faults, err := app.(*caddymodule.App).RouteFaults()
+	require.NoError(t, err)
+	return faults
+}
+
+func globals(options string) string {
+	return "{\n" + options + `
+	admin off
+	servers {
+		expected_underscore_headers 3rd_session
+	}
+	wxgate {
+		miniprogram wx0000000000000001 {env.WX_SECRET}
+	}
+}
+`
+}
+
+// How requests can go around a gate, and what the error says.
+func TestNothingGoesAroundTheGate(t *testing.T) {
+	setEnv(t)
+	t.Setenv("APP", "127.0.0.1:3000")
+	for name, tc := range map[string]struct {
+		sites string
+		want  string // in the error
+	}{
+		"gate behind the proxy": {`http://a.test {
+			route {
+				reverse_proxy 127.0.0.1:3000
+				wxgate
+			}
+		}`, "site a.test: reverse_proxy 127.0.0.1:3000 stands before its gate, so no request comes to the gate; write wxgate before reverse_proxy inside `route`"},
+		"order last":                {globals("order wxgate last") + "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}", "remove the `order` of wxgate"},
+		"order after reverse_proxy": {globals("order wxgate after reverse_proxy") + "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}", "no request comes to the gate"},
+		"gate behind a proxy in a handle": {globals("order wxgate last") + `http://a.test {
+			handle {
+				reverse_proxy 127.0.0.1:3000
+			}
+			file_server
+			wxgate
+		}`, "site a.test: reverse_proxy 127.0.0.1:3000 stands before its gate"},
+		"matcher on the gate": {`http://a.test {
+			wxgate /api/* {
+				login /api/login
+				logout /api/logout
+			}
+			reverse_proxy 127.0.0.1:3000
+		}`, "site a.test: reverse_proxy 127.0.0.1:3000 is also reached without its gate, by the requests that the gate's matcher does not match; write `public <path>...` inside wxgate instead of the matcher"},
+		"all but OPTIONS": {`http://a.test {
+			@notoptions not method OPTIONS
+			wxgate @notoptions
+			reverse_proxy 127.0.0.1:3000
+		}`, "the gate's matcher does not match"},
+		"another matcher": {`http://a.test {
+			wxgate /api/* {
+				login /api/login
+				logout /api/logout
+			}
+			reverse_proxy /api* 127.0.0.1:3000
+		}`, "the gate's matcher does not match"},
+		"one of two matchers": {`http://a.test {
+			@a path /api/* /b/*
+			wxgate /api/* {
+				login /api/login
+				logout /api/logout
+			}
+			reverse_proxy @a 127.0.0.1:3000
+		}`, "the gate's matcher does not match"},
+		"a matcher of headers": {`http://a.test {
+			@m header X-OpenID *
+			wxgate @m
+			encode
+			reverse_proxy @m 127.0.0.1:3000
+		}`, "the gate's matcher does not match"},
+		"a matcher of a placeholder": {`http://a.test {
+			@m path /{vars.base}/*
+			wxgate @m
+			encode
+			reverse_proxy @m 127.0.0.1:3000
+		}`, "the gate's matcher does not match"},
+		"the same matcher behind a rewrite": {`http://a.test {
+			route {
+				wxgate /api/* {
+					login /api/login
+					logout /api/logout
+				}
+				uri replace /x/ /api/
+				reverse_proxy /api/* 127.0.0.1:3000
+			}
+		}`, "the gate's matcher does not match"},
+		"the same matcher, taken by a group": {`http://a.test {
+			route {
+				handle /login {
+					respond "x"
+				}
+				handle /api/* {
+					wxgate {
+						login /api/login
+						logout /api/logout
+					}
+				}
+				handle {
+					uri replace /x/ /api/
+				}
+				reverse_proxy /api/* 127.0.0.1:3000
+			}
+		}`, "the gate's matcher does not match"},
+		"two handles": {`http://a.test {
+			handle /api/* {
+				wxgate {
+					login /api/login
+					logout /api/logout
+				}
+				reverse_proxy 127.0.0.1:3000
+			}
+			handle {
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`, "reverse_proxy 127.0.0.1:3000 is reached without passing the gate, while reverse_proxy 127.0.0.1:3000 stands behind the gate; inside `route` write wxgate before the proxy"},
+		"before the gate in route": {`http://a.test {
+			route {
+				reverse_proxy /open/* 127.0.0.1:3000
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`, "without passing the gate"},
+		"a second site": {`http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://b.test {
+			reverse_proxy 127.0.0.1:3000
+		}`, "site b.test: reverse_proxy 127.0.0.1:3000 is reached without a gate, while reverse_proxy 127.0.0.1:3000 of site a.test stands behind a gate; write wxgate here, too; with `public /*` inside, it lets everyone through and still removes the identity headers"},
+		"a second server": {`http://a.test:8080 {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://:8081 {
+			reverse_proxy 127.0.0.1:3000
+		}`, "site :8081: reverse_proxy 127.0.0.1:3000 is reached without a gate"},
+		"among several upstreams": {`http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000 127.0.0.1:3001
+		}
+		http://b.test {
+			reverse_proxy 127.0.0.1:3002 127.0.0.1:3001
+		}`, "site b.test: reverse_proxy 127.0.0.1:3001 is reached without a gate"},
+		"handle_errors": {`http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+			handle_errors {
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`, "site a.test: reverse_proxy 127.0.0.1:3000 in handle_errors is reached without a gate, while reverse_proxy 127.0.0.1:3000 stands behind the gate; write wxgate into handle_errors, too"},
+		"handle_errors of another site": {`http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://b.test {
+			respond "b"
+			handle_errors 5xx {
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`, "site b.test: reverse_proxy 127.0.0.1:3000 in handle_errors"},
+		"handle_errors with a gate for some": {`http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+			handle_errors {
+				wxgate /api/*
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`, "in handle_errors is reached without a gate"},
+		"a named route": {`&(app) {
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://a.test {
+			route {
+				wxgate
+				invoke app
+			}
+		}
+		http://b.test {
+			invoke app
+		}`, "site b.test: reverse_proxy 127.0.0.1:3000 is reached without a gate"},
+		"the gate in a named route": {`&(gate) {
+			route {
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+		}
+		http://a.test {
+			invoke gate
+			handle_errors {
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`, "in handle_errors is reached without a gate"},
+		"intercept around the gate": {`http://a.test {
+			route {
+				intercept {
+					@refused status 401
+					handle_response @refused {
+						reverse_proxy 127.0.0.1:3000
+					}
+				}
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`, "without passing the gate"},
+		"handle_response of another proxy": {`http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://b.test {
+			reverse_proxy 127.0.0.1:4000 {
+				@missing status 404
+				handle_response @missing {
+					reverse_proxy 127.0.0.1:3000
+				}
+			}
+		}`, "site b.test: reverse_proxy 127.0.0.1:3000 is reached without a gate"},
+		"behind forward_auth alone": {`http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://b.test {
+			forward_auth 127.0.0.1:9091 {
+				uri /verify
+			}
+			reverse_proxy 127.0.0.1:3000
+		}`, "site b.test: reverse_proxy 127.0.0.1:3000 is reached without a gate"},
+		"the application asked by forward_auth": {`http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://b.test {
+			forward_auth 127.0.0.1:3000 {
+				uri /me
+			}
+			respond "b"
+		}`, "site b.test: reverse_proxy 127.0.0.1:3000 is reached without a gate"},
+		"PHP": {`http://a.test {
+			wxgate
+			php_fastcgi unix//run/php.sock
+		}
+		http://b.test {
+			php_fastcgi unix//run/../run/php.sock
+		}`, "site b.test: reverse_proxy unix//run/../run/php.sock is reached without a gate"},
+		"a socket with h2c": {`http://a.test {
+			wxgate
+			reverse_proxy unix//run/app.sock
+		}
+		http://b.test {
+			reverse_proxy unix+h2c//run/app.sock
+		}`, "site b.test"},
+		"localhost":          {otherSpelling("localhost:3000"), "site b.test"},
+		"no host":            {otherSpelling(":3000"), "site b.test"},
+		"IPv6":               {otherSpelling("[::1]:3000"), "site b.test"},
+		"mapped":             {otherSpelling("[::ffff:127.0.0.1]:3000"), "site b.test"},
+		"any address":        {otherSpelling("0.0.0.0:3000"), "site b.test"},
+		"scheme":             {otherSpelling("http://LocalHost:3000"), "site b.test"},
+		"h2c":                {otherSpelling("h2c://127.0.0.1:3000"), "site b.test"},
+		"network":            {otherSpelling("tcp/127.0.0.1:3000"), "site b.test"},
+		"network of IPv4":    {otherSpelling("tcp4/127.0.0.1:3000"), "site b.test"},
+		"leading zero":       {otherSpelling("127.0.0.1:03000"), "site b.test"},
+		"dot at the end":     {otherSpelling("localhost.:3000"), "site b.test"},
+		"environment":        {otherSpelling("{env.APP}"), "site b.test"},
+		"placeholder":        {otherSpelling("{http.request.header.X-Upstream}"), "site b.test"},
+		"placeholder's port": {otherSpelling("127.0.0.1:{vars.port}"), "site b.test"},
+		"placeholder's host": {otherSpelling("{labels.1}:3000"), "site b.test"},
+		"two placeholders": {`http://*.a.test {
+			wxgate
+			reverse_proxy {labels.2}.internal:3000
+		}
+		http://*.b.test {
+			reverse_proxy {labels.2}.internal:3000
+		}`, "site *.b.test"},
+		"dynamic name": {`http://a.test {
+			wxgate
+			reverse_proxy App.internal:3000
+		}
+		http://b.test {
+			reverse_proxy {
+				dynamic a app.internal 3000
+			}
+		}`, "site b.test"},
+		"dynamic service": {`http://a.test {
+			wxgate
+			reverse_proxy {
+				dynamic srv _app._tcp.internal
+			}
+		}
+		http://b.test {
+			reverse_proxy {
+				dynamic srv {
+					service app
+					proto tcp
+					name internal
+				}
+			}
+		}`, "site b.test"},
+		"login kept out": {`http://a.test {
+			wxgate /api/*
+			reverse_proxy /api/* 127.0.0.1:3000
+		}`, "site a.test: the matchers in front of its gate keep out /login, so a login would go around the gate; write `public <path>...` inside wxgate instead of the matcher, or give it `login` and `logout` paths that the matchers let in"},
+		"login kept out by a method": {`http://a.test {
+			@get method GET
+			handle @get {
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`, "keep out /login"},
+		"logout kept out by not": {`http://a.test {
+			@not not path /logout
+			handle @not {
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`, "keep out /logout"},
+		"login goes to the pages": {`http://a.test {
+			handle /api/* {
+				wxgate {
+					logout /api/logout
+				}
+				reverse_proxy 127.0.0.1:3000
+			}
+			handle {
+				reverse_proxy 127.0.0.1:5173
+			}
+		}`, "keep out /login"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			faults := routeFaults(t, tc.sites)
+			require.NotEmpty(t, faults)
+			require.Contains(t, faults[0].Subject+": "+faults[0].Message+"; "+faults[0].Fix, tc.want)
+		})
+	}
+}
+
+// otherSpelling has a gate in front of 127.0.0.1:3000 and another address for it
+// without one.
+func otherSpelling(address string) string {
+	return "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}\nhttp://b.test {\nreverse_proxy " + address + "\n}"
+}
+
+// What is safe is accepted.
+func TestSafeRoutesAreAccepted(t *testing.T) {
+	setEnv(t)
+	for name, sites := range map[string]string{
+		"the README's":        "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}",
+		"the other way round": "http://a.test {\nreverse_proxy 127.0.0.1:3000\nwxgate\n}",
+		"no gate at all":      "http://a.test {\nreverse_proxy 127.0.0.1:3000\n}",
+		"CORS in route": `http://a.test {
+			route {
+				header Access-Control-Allow-Origin https://h5.test
+				@preflight method OPTIONS
+				respond @preflight 204
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`,
+		"static files beside it": `http://a.test {
+			handle /static/* {
+				file_server
+			}
+			handle {
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`,
+		"API in a handle": `http://a.test {
+			handle /api/* {
+				wxgate {
+					login /api/login
+					logout /api/logout
+				}
+				reverse_proxy 127.0.0.1:3000
+			}
+			handle {
+				file_server
+			}
+		}`,
+		"API under a prefix": `http://a.test {
+			handle_path /api/* {
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+			file_server
+		}`,
+		"the same matcher": `http://a.test {
+			@api path /api/*
+			wxgate @api {
+				login /api/login
+				logout /api/logout
+			}
+			reverse_proxy @api 127.0.0.1:3000
+			file_server
+		}`,
+		"pages from another upstream": `http://a.test {
+			handle /api/* {
+				wxgate {
+					login /api/login
+					logout /api/logout
+				}
+				reverse_proxy 127.0.0.1:3000
+			}
+			reverse_proxy 127.0.0.1:5173
+		}`,
+		"login at a gate of its own": `http://a.test {
+			handle /login {
+				wxgate {
+					logout /none
+				}
+			}
+			handle /none {
+				wxgate {
+					login /login
+					logout /none
+				}
+			}
+			handle /api/* {
+				wxgate {
+					logout /api/logout
+				}
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`,
+		"an error page from another upstream": `http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+			handle_errors {
+				reverse_proxy 127.0.0.1:4000
+			}
+		}`,
+		"error pages from files": `http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+			handle_errors {
+				rewrite * /{err.status_code}.html
+				file_server
+			}
+		}`,
+		"a gate in handle_errors": `http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+			handle_errors {
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`,
+		"webhooks on a site of their own": `http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://hooks.test {
+			wxgate {
+				public /*
+			}
+			reverse_proxy 127.0.0.1:3000
+		}`,
+		"webhooks to another upstream before the gate": `http://a.test {
+			route {
+				reverse_proxy /hooks/* 127.0.0.1:4000
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`,
+		"another site with another upstream": `http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://b.test {
+			reverse_proxy 127.0.0.1:3001 unix//run/b.sock b.internal:3000 10.0.0.1:3000
+		}`,
+		"another machine in upper case": `http://a.test {
+			wxgate
+			reverse_proxy APP.internal:3000
+		}
+		http://b.test {
+			reverse_proxy app.internal.example:3000
+		}`,
+		"a placeholder of another port": `http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://*.b.test {
+			reverse_proxy {labels.2}.internal:8080
+		}`,
+		"two dynamic services": `http://a.test {
+			wxgate
+			reverse_proxy {
+				dynamic srv _a._tcp.internal
+			}
+		}
+		http://b.test {
+			reverse_proxy {
+				dynamic srv _b._tcp.internal
+			}
+		}`,
+		"forward_auth behind the gate and before another site": `http://a.test {
+			wxgate
+			forward_auth 127.0.0.1:9091 {
+				uri /verify
+			}
+			reverse_proxy 127.0.0.1:3000
+		}
+		http://b.test {
+			forward_auth 127.0.0.1:9091 {
+				uri /verify
+			}
+			reverse_proxy 127.0.0.1:4000
+		}
+		http://auth.test {
+			reverse_proxy 127.0.0.1:9091
+		}`,
+		"redir, rewrite, respond, metrics": `http://a.test {
+			redir /old /new
+			rewrite /v1/* /v2{uri}
+			respond /ping "pong"
+			metrics /metrics
+			wxgate
+			encode
+			reverse_proxy 127.0.0.1:3000
+		}`,
+		"www to the bare domain": `http://www.a.test {
+			redir http://a.test{uri}
+		}
+		http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000
+		}`,
+		"WebSocket by a header": `http://a.test {
+			@ws header Connection *Upgrade*
+			wxgate
+			reverse_proxy @ws 127.0.0.1:3001
+			reverse_proxy 127.0.0.1:3000
+		}`,
+		"PHP and files": `http://a.test {
+			wxgate {
+				public /static/*
+			}
+			php_fastcgi unix//run/php.sock
+			file_server
+		}`,
+		"X-Accel-Redirect": `http://a.test {
+			wxgate
+			reverse_proxy 127.0.0.1:3000 {
+				@file header X-Accel-Redirect *
+				handle_response @file {
+					rewrite * {rp.header.X-Accel-Redirect}
+					file_server
+				}
+			}
+		}`,
+		"intercept behind the gate": `http://a.test {
+			wxgate
+			intercept {
+				@failed status 5xx
+				handle_response @failed {
+					reverse_proxy 127.0.0.1:3000
+				}
+			}
+			reverse_proxy 127.0.0.1:3000
+		}`,
+		"a named route with the gate": `&(app) {
+			route {
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+		}
+		http://a.test {
+			invoke app
+		}
+		http://b.test {
+			invoke app
+		}`,
+		"two gates on one way": `http://a.test {
+			wxgate
+			wxgate /admin/* {
+				inject openid X-Admin
+			}
+			reverse_proxy 127.0.0.1:3000
+		}`,
+		"every handle has a gate": `http://a.test {
+			route {
+				handle /a/* {
+					wxgate {
+						login /a/login
+						logout /a/logout
+					}
+				}
+				handle {
+					wxgate
+				}
+				reverse_proxy 127.0.0.1:3000
+			}
+		}`,
+		"matchers of address and host": `http://a.test, http://b.test {
+			@inside remote_ip 10.0.0.0/8
+			respond @inside "hello"
+			@a host a.test
+			handle @a {
+				wxgate
+				reverse_proxy 127.0.0.1:3000
+			}
+			handle {
+				wxgate
+				reverse_proxy 127.0.0.1:3001
+			}
+		}`,
+		"maps and variables": `http://a.test {
+			map {path} {kind} {
+				/a a
+				default b
+			}
+			vars kind {kind}
+			wxgate
+			request_header X-Kind {vars.kind}
+			reverse_proxy 127.0.0.1:3000
+		}`,
+	} {
+		t.Run(name, func(t *testing.T) { require.Empty(t, routeFaults(t, sites)) })
+	}
+}
