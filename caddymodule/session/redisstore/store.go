@@ -86,26 +86,32 @@ func (s *Store) GetMany(ctx context.Context, keys ...string) ([][]byte, error) {
 	return values, s.explain(ctx, "reading from redis", err)
 }
 
+// getMany reads with one command if nothing is tracked, and with one pipeline
+// otherwise: rueidis tracks GET only.
 func (s *Store) getMany(ctx context.Context, keys []string) ([][]byte, error) {
-	tracked := make([]rueidis.CacheableTTL, len(keys))
-	plain := make([]rueidis.Completed, len(keys))
+	names := make([]string, len(keys))
 	for i, key := range keys {
-		if get := s.client.B().Get().Key(s.prefix + key); s.watch != nil {
-			tracked[i] = rueidis.CT(get.Cache().ToStaticTTL(), MaxAge)
-		} else {
-			plain[i] = get.Build()
-		}
+		names[i] = s.prefix + key
 	}
-	first := s.client.B().Get().Key(s.prefix + keys[0]).Build()
+	first := s.client.B().Get().Key(names[0]).Build()
 	return call(ctx, s, first.Slot(), func(ctx context.Context) ([][]byte, error) {
-		var replies []rueidis.RedisResult
-		if s.watch != nil {
-			replies = s.client.DoMultiCache(ctx, tracked...)
-		} else {
-			replies = s.client.DoMulti(ctx, plain...)
+		values := make([][]byte, len(names))
+		if s.watch == nil {
+			replies, err := rueidis.MGet(s.client, ctx, names)
+			for i, name := range names {
+				if reply := replies[name]; err == nil && !reply.IsNil() {
+					var text string
+					text, err = reply.ToString()
+					values[i] = []byte(text)
+				}
+			}
+			return values, err
 		}
-		values := make([][]byte, len(replies))
-		for i, reply := range replies {
+		gets := make([]rueidis.CacheableTTL, len(names))
+		for i, name := range names {
+			gets[i] = rueidis.CT(s.client.B().Get().Key(name).Cache().ToStaticTTL(), MaxAge)
+		}
+		for i, reply := range s.client.DoMultiCache(ctx, gets...) {
 			value, err := bytesOf(reply)
 			if err != nil && !errors.Is(err, session.ErrNotFound) {
 				return nil, err
