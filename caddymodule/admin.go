@@ -25,6 +25,7 @@ func init() {
 //
 //	GET    /wxgate/stats
 //	GET    /wxgate/users/{appid}/{openid}
+//	DELETE /wxgate/users[?appid=]
 //	DELETE /wxgate/users/{appid}/{openid}
 //	DELETE /wxgate/users/{appid}/{openid}/sessions/{id}
 //	GET    /wxgate/backup
@@ -63,6 +64,7 @@ var adminRoutes = []struct {
 	{http.MethodGet, "/wxgate/stats", withApp(serveStats)},
 	{http.MethodGet, "/wxgate/backup", withApp(serveBackup)},
 	{http.MethodGet, "/wxgate/users/{appid}/{openid}", withApp(serveUser)},
+	{http.MethodDelete, "/wxgate/users", withApp(revokeAll)},
 	{http.MethodDelete, "/wxgate/users/{appid}/{openid}", withApp(revokeUser)},
 	{http.MethodDelete, "/wxgate/users/{appid}/{openid}/sessions/{session}", withApp(revokeSession)},
 }

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"net/http"
+	"net/url"
 
 	"go.uber.org/zap"
 
@@ -68,4 +69,27 @@ func revokeSession(g gateway, w http.ResponseWriter, r *http.Request) error {
 	}
 	g.metrics.revoked(reasonAdmin, 1)
 	return writeJSON(w, http.StatusOK, adminapi.Revoked{Revoked: 1})
+}
+
+// revokeAll revokes every session, or those of one mini program.
+func revokeAll(g gateway, w http.ResponseWriter, r *http.Request) error {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	appIDs := query["appid"]
+	if err != nil || len(query) > 1 || len(query) == 1 && len(appIDs) != 1 {
+		return badRequest("the only parameter is one appid")
+	}
+	all := adminapi.RevokedAll{All: true}
+	if len(appIDs) == 1 {
+		all.AppID = appIDs[0]
+		if err := checkAppID(all.AppID); err != nil {
+			return badRequest(err.Error())
+		}
+	}
+	err = g.sessions.RevokeAll(r.Context(), all.AppID)
+	g.recordAction(r, "revocation", err, zap.String("appid", all.AppID), zap.Bool("all", true))
+	if err != nil {
+		return err
+	}
+	g.metrics.revoked(reasonAll, 1)
+	return writeJSON(w, http.StatusOK, all)
 }

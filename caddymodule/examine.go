@@ -303,41 +303,19 @@ func (a *App) examineStore(ctx context.Context, f *Findings, running *adminapi.S
 		f.OK(subject, "opens; whether the encryption key is the store's is not known")
 		return
 	}
-	seen := &readOnlyStore{Store: store}
-	manager, err := session.NewManager(ctx, session.Config{Store: seen, Keys: keys})
+	used, err := session.CheckKeys(ctx, store, keys)
 	switch {
 	case errors.Is(err, session.ErrWrongKey):
 		f.Fault(subject, "it was sealed with another encryption key", "put the earlier key behind the new one (encryption_key NEW OLD), or restore the key file from your backup; or remove the store, which ends all sessions")
-		return
+	case errors.Is(err, session.ErrVersion):
+		f.Fault(subject, err.Error(), "run the version of wxgate that wrote it, or remove the store, which ends all sessions")
+	case errors.Is(err, session.ErrDamaged):
+		f.Fault(subject, err.Error(), "start the gateway: it replaces the record, and all users log in again")
 	case err != nil:
 		f.Error(subject, err)
-		return
-	}
-	manager.Close()
-	if seen.empty {
+	case !used:
 		f.OK(subject, "opens; no gateway has used it yet")
-		return
+	default:
+		f.OK(subject, "opens; the encryption key is the store's")
 	}
-	f.OK(subject, "opens; the encryption key is the store's")
-}
-
-// readOnlyStore drops writes, so that examining a store leaves no trace.
-type readOnlyStore struct {
-	session.Store
-	empty bool // the key to be updated was absent
-}
-
-func (*readOnlyStore) Put(context.Context, string, []byte, time.Duration) error { return nil }
-
-func (*readOnlyStore) Delete(context.Context, string) error { return nil }
-
-func (r *readOnlyStore) Update(ctx context.Context, key string, change session.ChangeFunc) error {
-	old, err := r.Get(ctx, key)
-	if errors.Is(err, session.ErrNotFound) {
-		old, r.empty = nil, true
-	} else if err != nil {
-		return err
-	}
-	_, _, err = change(old)
-	return err
 }

@@ -28,6 +28,7 @@ const (
 	reasonLogout = "logout"
 	reasonCap    = "max_per_user"
 	reasonAdmin  = "admin"
+	reasonAll    = "all" // counts revocations, whose sessions are not known
 )
 
 // storeOps are the calls that a session.Manager measures; see session.Config.
@@ -96,7 +97,7 @@ func newMetrics() *metrics {
 			Name: "wxgate_store_resets_total", Help: "Damaged session stores that an empty one has replaced.",
 		}),
 	}
-	for _, reason := range []string{reasonLogout, reasonCap, reasonAdmin} {
+	for _, reason := range []string{reasonLogout, reasonCap, reasonAdmin, reasonAll} {
 		m.revocations.WithLabelValues(reason)
 	}
 	m.storeDurations = make(map[string]prometheus.Observer)

@@ -105,7 +105,6 @@ var errNotOpen = errors.New("the session store is not open")
 // sharedStore is an open store in the pool.
 type sharedStore struct {
 	name, options string
-	clock         *session.Clock // reloads do not make it forget
 	session.Store
 }
 
@@ -214,7 +213,7 @@ func (a *App) openStore() error {
 	}
 	manager, err := session.NewManager(ctx, session.Config{
 		Store:       shared.Store,
-		Clock:       shared.clock,
+		Now:         systemClock.now,
 		Keys:        keys,
 		IdleTimeout: time.Duration(a.Session.IdleTimeout),
 		Lifetime:    time.Duration(a.Session.Lifetime),
@@ -226,7 +225,7 @@ func (a *App) openStore() error {
 	})
 	if err != nil {
 		_, closeErr := stores.Delete(shared.name)
-		return errors.Join(a.explainWrongKey(err), closeErr)
+		return errors.Join(a.explainForeignStore(err), closeErr)
 	}
 	a.shared = shared
 	a.logSalt = salt
@@ -235,8 +234,12 @@ func (a *App) openStore() error {
 	return nil
 }
 
-// explainWrongKey tells the operator where the key comes from and what to do.
-func (a *App) explainWrongKey(err error) error {
+// explainForeignStore adds what to do to the error of a store that another key
+// has sealed or another version has written.
+func (a *App) explainForeignStore(err error) error {
+	if errors.Is(err, session.ErrVersion) {
+		return fmt.Errorf("reading session store: %w; run the version that wrote it, or remove the store to end all sessions", err)
+	}
 	if !errors.Is(err, session.ErrWrongKey) {
 		return fmt.Errorf("reading session store: %w", err)
 	}
@@ -266,7 +269,7 @@ func takeStore(ctx context.Context, module StoreModule) (*sharedStore, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &sharedStore{name: name, options: storeOptions(module), clock: session.NewClock(time.Now), Store: store}, nil
+		return &sharedStore{name: name, options: storeOptions(module), Store: store}, nil
 	})
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ func BenchmarkSealer(b *testing.B) {
 	_, h := newToken()
 	now := time.Now().UnixNano()
 	record := sessionRecord{
-		user: h, store: 1, generation: 2, created: now, seen: now, expires: now + int64(DefaultLifetime),
+		user: h, storeGeneration: 1, generation: 2, created: now, seen: now, expires: now + int64(DefaultLifetime),
 		appID: []byte("wx0000000000000001"), openID: []byte("oBench0000000000000000000000"),
 	}
 	key := sessionKey(h)
@@ -31,7 +31,7 @@ func BenchmarkSealer(b *testing.B) {
 	b.Run("open", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			plain, _, err := s.open(key, sealed)
+			plain, _, err := s.open(nil, key, sealed)
 			if err == nil {
 				_, err = decodeSession(plain)
 			}

@@ -1,12 +1,16 @@
 package session_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -37,7 +41,68 @@ func TestUnobservedStoreIsNotKept(t *testing.T) {
 	f.lives(token, "oAlice")
 	net.taken()
 	f.lives(token, "oAlice")
-	require.Equal(t, []string{"get session", "get user"}, net.taken())
+	require.Equal(t, []string{"get session", "get user", "get meta"}, net.taken())
+}
+
+// A store across a network is asked for everything whose key is known at once.
+func TestReadsInOneRoundTrip(t *testing.T) {
+	t.Run("observed", func(t *testing.T) {
+		net := &aged{network: between(openStore(t))}
+		f := manage(t, struct {
+			*aged
+			multiGetter
+		}{net, multiGetter{net.network}})
+		token := f.login("oAlice")
+		net.taken()
+		f.lives(token, "oAlice")
+		require.Equal(t, []string{"get session", "get user"}, net.taken(), "the user's key is in the session's record")
+		f.clock.Advance(10 * time.Second)
+		f.lives(token, "oAlice")
+		require.Equal(t, []string{"get session+user+meta"}, net.taken())
+		_, err := f.Revoke(t.Context(), token)
+		require.NoError(t, err)
+		net.changed("")
+		net.taken()
+		f.dead(token)
+		require.Equal(t, []string{"get session+user+meta"}, net.taken())
+	})
+	t.Run("unobserved", func(t *testing.T) {
+		net := between(openStore(t))
+		f := manage(t, struct {
+			*network
+			multiGetter
+		}{net, multiGetter{net}})
+		token := f.login("oAlice")
+		net.taken()
+		f.lives(token, "oAlice")
+		require.Equal(t, []string{"get session+meta", "get user"}, net.taken())
+		f.dead(strings.Repeat("A", 43))
+		require.Equal(t, []string{"get session+meta"}, net.taken())
+		net.down(func(string, string) bool { return true })
+		require.ErrorIs(t, f.unanswered(token), errDown)
+	})
+}
+
+// multiGetter is the ability of a network to answer several reads at once.
+type multiGetter struct{ net *network }
+
+func (g multiGetter) GetMany(ctx context.Context, keys ...string) (values [][]byte, err error) {
+	var kinds []string
+	for _, key := range keys {
+		kind, _, _ := strings.Cut(key, ":")
+		kinds = append(kinds, kind)
+	}
+	if err := g.net.enter("get", strings.Join(kinds, "+")); err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		value, err := g.net.Store.Get(ctx, key)
+		if err != nil && !errors.Is(err, session.ErrNotFound) {
+			return nil, err
+		}
+		values = append(values, value)
+	}
+	return values, nil
 }
 
 // Whatever is guessed, it pushes nobody out and is not kept.
@@ -70,64 +135,11 @@ func TestCacheIsBounded(t *testing.T) {
 	net.taken()
 	f.lives(hot, "o0")
 	require.Empty(t, net.taken(), "the one in use stays")
-	for i, token := range tokens {
-		f.lives(token, fmt.Sprint("o", i))
-	}
-	require.Greater(t, len(net.taken()), 2*(500-64)-1)
+	require.Eventually(t, func() bool { return session.Cached(f.Manager) <= 64 }, 10*time.Second, time.Millisecond)
 }
 
-// A sixteenth of the cache is ready to be used, the rest is packed.
-func TestPackedSessions(t *testing.T) {
-	net := between(openStore(t))
-	f := manage(t, watched{net}, func(c *session.Config) { c.CacheSize = 2048 })
-	long := "o" + strings.Repeat("x", 80) // does not fit
-	tokens := map[string]string{long: f.login(long)}
-	for i := range 200 {
-		openID := fmt.Sprint("o", i)
-		tokens[openID] = f.login(openID)
-	}
-	for openID, token := range tokens {
-		before := f.lives(token, openID)
-		require.Equal(t, appID, before.AppID)
-	}
-	net.taken()
-	for openID, token := range tokens {
-		s := f.lives(token, openID)
-		require.Equal(t, appID, s.AppID)
-		require.Equal(t, f.clock.Now().UTC(), s.Created)
-		require.Equal(t, f.clock.Now().Add(session.DefaultLifetime).UTC(), s.Expires)
-		require.Len(t, s.ID, 16)
-	}
-	require.LessOrEqual(t, len(net.taken()), 2, "of the one that does not fit")
-
-	// What is packed ends like the rest.
-	for openID, token := range tokens {
-		_, err := f.RevokeUser(t.Context(), appID, openID)
-		require.NoError(t, err)
-		f.dead(token)
-	}
-}
-
-// A session that was used stays alive though its record is a tenth of the idle
-// timeout behind: the last use is packed with it.
-func TestPackedSessionKeepsItsLastUse(t *testing.T) {
-	net := between(openStore(t))
-	f := manage(t, watched{net}, func(c *session.Config) { c.CacheSize = 2048 })
-	token := f.login("oAlice")
-	f.clock.Advance(session.DefaultIdleTimeout/10 - time.Second)
-	f.lives(token, "oAlice")
-	for i := range 200 { // pushes it out of the ready part, most likely
-		openID := fmt.Sprint("o", i)
-		f.lives(f.login(openID), openID)
-		f.clock.Advance(2 * time.Second)
-	}
-	net.taken()
-	f.clock.Advance(session.DefaultIdleTimeout - 401*time.Second)
-	f.lives(token, "oAlice")
-}
-
-// What names the users is read for the first login, and then only when it may
-// have changed.
+// The store's own record is read at the start, and then only when it may have
+// changed.
 func TestMetaIsReadWhenItMayHaveChanged(t *testing.T) {
 	net := &aged{network: between(openStore(t))}
 	f := manage(t, net)
@@ -140,7 +152,6 @@ func TestMetaIsReadWhenItMayHaveChanged(t *testing.T) {
 		}
 		return n
 	}
-	require.Equal(t, 1, reads())
 	require.Zero(t, reads())
 	for _, key := range []string{"meta", ""} {
 		net.changed(key)
@@ -150,9 +161,9 @@ func TestMetaIsReadWhenItMayHaveChanged(t *testing.T) {
 	f.clock.Advance(10*time.Second - 1)
 	require.Zero(t, reads())
 	f.clock.Advance(1)
-	require.Equal(t, 1, reads(), "a change may not have been told")
+	require.Equal(t, 1, reads(), "a change may have been lost")
 	f.Close()
-	require.Equal(t, 1, reads(), "nobody tells of changes any more")
+	require.Equal(t, 1, reads(), "nothing is kept")
 }
 
 // aged is an observer that bounds how long values may be kept.
@@ -293,4 +304,22 @@ func TestClosedManagerAnswersFromTheStore(t *testing.T) {
 	_, err := other.Revoke(t.Context(), token)
 	require.NoError(t, err)
 	f.dead(token)
+}
+
+// A closed Manager keeps no session in memory, although requests of its
+// configuration, or an idle connection, may keep the Manager itself.
+func TestClosedManagerHoldsNoSessions(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store)
+	token := f.login("oAlice")
+	cache, cached := session.CacheOf(f.Manager), weak.Make(f.lives(token, "oAlice"))
+	runtime.GC()
+	require.NotNil(t, cache.Value())
+	require.NotNil(t, cached.Value())
+	f.Close()
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		return cache.Value() == nil && cached.Value() == nil
+	}, 10*time.Second, time.Millisecond)
+	f.lives(token, "oAlice")
 }

@@ -4,30 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // calls is the Store as the Manager uses it: each call is measured, and its
-// error says what was being done.
+// error says what was being done. Absence is returned as it is.
 type calls struct {
 	store   Store
 	measure func(op string, took time.Duration, err error)
 }
 
 func (c calls) get(ctx context.Context, key string) ([]byte, error) {
-	begin := c.begin()
+	started := c.start()
 	value, err := c.store.Get(ctx, key)
-	c.end(ctx, "get", begin, err)
-	if err != nil {
+	c.finish(ctx, "get", started, err)
+	if err != nil && err != ErrNotFound {
 		return nil, fmt.Errorf("reading session store: %w", err)
 	}
-	return value, nil
+	return value, err
 }
 
 func (c calls) put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	begin := c.begin()
+	started := c.start()
 	err := c.store.Put(ctx, key, value, ttl)
-	c.end(ctx, "put", begin, err)
+	c.finish(ctx, "put", started, err)
 	if err != nil {
 		return fmt.Errorf("writing session store: %w", err)
 	}
@@ -37,17 +38,17 @@ func (c calls) put(ctx context.Context, key string, value []byte, ttl time.Durat
 // update returns an error of change as it is.
 func (c calls) update(ctx context.Context, key string, change ChangeFunc) error {
 	var refused error
-	begin := c.begin()
+	started := c.start()
 	err := c.store.Update(ctx, key, func(old []byte) ([]byte, time.Duration, error) {
 		value, ttl, err := change(old)
 		refused = err
 		return value, ttl, err
 	})
 	if refused != nil && errors.Is(err, refused) {
-		c.end(ctx, "update", begin, nil)
+		c.finish(ctx, "update", started, nil)
 		return refused
 	}
-	c.end(ctx, "update", begin, err)
+	c.finish(ctx, "update", started, err)
 	if err != nil {
 		return fmt.Errorf("updating session store: %w", err)
 	}
@@ -55,24 +56,24 @@ func (c calls) update(ctx context.Context, key string, change ChangeFunc) error 
 }
 
 func (c calls) delete(ctx context.Context, key string) error {
-	begin := c.begin()
+	started := c.start()
 	err := c.store.Delete(ctx, key)
-	c.end(ctx, "delete", begin, err)
+	c.finish(ctx, "delete", started, err)
 	if err != nil {
 		return fmt.Errorf("deleting from session store: %w", err)
 	}
 	return nil
 }
 
-// sync makes what was written so far durable, if the store needs to be told.
+// sync makes what was written so far durable, if the store needs to be asked.
 func (c calls) sync(ctx context.Context) error {
 	syncer, ok := c.store.(Syncer)
 	if !ok {
 		return nil
 	}
-	begin := c.begin()
+	started := c.start()
 	err := syncer.Sync(ctx)
-	c.end(ctx, "sync", begin, err)
+	c.finish(ctx, "sync", started, err)
 	if err != nil {
 		return fmt.Errorf("syncing session store: %w", err)
 	}
@@ -84,42 +85,78 @@ func (c calls) count(ctx context.Context, prefix string) (int64, bool) {
 	if !ok {
 		return 0, false
 	}
-	begin := c.begin()
+	started := c.start()
 	n, err := counter.Count(ctx, prefix)
-	c.end(ctx, "count", begin, err)
+	c.finish(ctx, "count", started, err)
 	return n, err == nil
 }
 
 func (c calls) ping(ctx context.Context) error {
-	begin := c.begin()
+	started := c.start()
 	var err error
 	if pinger, ok := c.store.(Pinger); ok {
 		err = pinger.Ping(ctx)
 	} else if _, err = c.store.Get(ctx, metaKey); errors.Is(err, ErrNotFound) {
 		err = nil
 	}
-	c.end(ctx, "ping", begin, err)
+	c.finish(ctx, "ping", started, err)
 	if err != nil {
 		return fmt.Errorf("asking session store: %w", err)
 	}
 	return nil
 }
 
-func (c calls) begin() time.Time {
+func (c calls) start() time.Time {
 	if c.measure == nil {
 		return time.Time{}
 	}
 	return time.Now()
 }
 
-// end tells the measure. Absence is an answer, and a caller who went away is
-// no fault of the store.
-func (c calls) end(ctx context.Context, op string, begin time.Time, err error) {
+// finish calls measure. Absence is an answer, and a caller who has gone is no
+// fault of the store.
+func (c calls) finish(ctx context.Context, op string, started time.Time, err error) {
 	if c.measure == nil {
 		return
 	}
 	if errors.Is(err, ErrNotFound) || errors.Is(ctx.Err(), context.Canceled) {
 		err = nil
 	}
-	c.measure(op, time.Since(begin), err)
+	c.measure(op, time.Since(started), err)
+}
+
+// A reader reads from the store. It may hold values that were read in one round
+// trip before they are asked for.
+type reader struct {
+	calls  calls
+	keys   []string
+	values [][]byte
+}
+
+// readAhead returns a reader of the keys. If the store is no MultiGetter, they
+// are read one by one when they are asked for.
+func (c calls) readAhead(ctx context.Context, keys ...string) (reader, error) {
+	getter, ok := c.store.(MultiGetter)
+	if !ok {
+		return reader{calls: c}, nil
+	}
+	started := c.start()
+	values, err := getter.GetMany(ctx, keys...)
+	c.finish(ctx, "get", started, err)
+	if err != nil {
+		return reader{}, fmt.Errorf("reading session store: %w", err)
+	}
+	return reader{c, keys, values}, nil
+}
+
+// get returns the value under key, or ErrNotFound.
+func (r reader) get(ctx context.Context, key string) ([]byte, error) {
+	i := slices.Index(r.keys, key)
+	switch {
+	case i < 0:
+		return r.calls.get(ctx, key)
+	case r.values[i] == nil:
+		return nil, ErrNotFound
+	}
+	return r.values[i], nil
 }

@@ -2,12 +2,12 @@ package session
 
 import (
 	"encoding/binary"
-	"errors"
+	"fmt"
 )
 
-// errMalformed says that a record opened but is not one that this version
-// writes. A newer version may have written it, so it is never deleted.
-var errMalformed = errors.New("a stored record has an unknown form")
+// errMalformed is returned for a record that opens and is not one that this
+// version writes.
+var errMalformed = fmt.Errorf("%w: its form is unknown", ErrDamaged)
 
 // Records are written as fixed-width big-endian numbers and names behind a
 // two-byte length. There is one way to write a record, so a reader can be
@@ -21,14 +21,14 @@ func appendTime(b []byte, t int64) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(t))
 }
 
-// A fieldReader takes fields off the front of a record. After the first one
-// that is not there it only returns zero values, so that callers check once.
+// A fieldReader reads fields from the front of a record. After the first field
+// that is missing it returns zero values only, so that callers check once.
 type fieldReader struct {
 	rest []byte
 	bad  bool
 }
 
-func (r *fieldReader) take(n int) []byte {
+func (r *fieldReader) next(n int) []byte {
 	if r.bad || n > len(r.rest) {
 		r.bad = true
 		return nil
@@ -39,21 +39,21 @@ func (r *fieldReader) take(n int) []byte {
 }
 
 func (r *fieldReader) uint8() uint8 {
-	if b := r.take(1); b != nil {
+	if b := r.next(1); b != nil {
 		return b[0]
 	}
 	return 0
 }
 
 func (r *fieldReader) uint16() uint16 {
-	if b := r.take(2); b != nil {
+	if b := r.next(2); b != nil {
 		return binary.BigEndian.Uint16(b)
 	}
 	return 0
 }
 
 func (r *fieldReader) uint64() uint64 {
-	if b := r.take(8); b != nil {
+	if b := r.next(8); b != nil {
 		return binary.BigEndian.Uint64(b)
 	}
 	return 0
@@ -62,11 +62,11 @@ func (r *fieldReader) uint64() uint64 {
 func (r *fieldReader) time() int64 { return int64(r.uint64()) }
 
 func (r *fieldReader) hash() (h hash) {
-	copy(h[:], r.take(len(h)))
+	copy(h[:], r.next(len(h)))
 	return h
 }
 
-func (r *fieldReader) bytes() []byte { return r.take(int(r.uint16())) }
+func (r *fieldReader) bytes() []byte { return r.next(int(r.uint16())) }
 
 // end returns errMalformed unless every field was there and nothing is left.
 func (r *fieldReader) end() error {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
 	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
@@ -84,8 +85,8 @@ func TestUserWhoseRecordDoesNotOpenCanBeRevoked(t *testing.T) {
 	}
 }
 
-// A record that is damaged in the store is an outage once, is reported and
-// removed, and its user logs in again.
+// A record that is damaged is reported and is no session; its user logs in
+// again.
 func TestDamagedRecord(t *testing.T) {
 	for _, prefix := range []string{"session:", "user:"} {
 		for at := range []string{"first", "middle", "last"} {
@@ -98,9 +99,9 @@ func TestDamagedRecord(t *testing.T) {
 					value[place] ^= 0x10
 					require.NoError(t, store.Put(t.Context(), key, value, 0))
 				}
-				require.ErrorIs(t, f.unanswered(token), session.ErrDamaged)
 				f.dead(token)
-				require.Len(t, f.reports.all(), 2)
+				f.dead(token)
+				require.Equal(t, []string{"a stored record is damaged"}, f.reports.all())
 				f.lives(f.login("oAlice"), "oAlice")
 				f.dead(token)
 			})
@@ -155,8 +156,8 @@ func TestMovedRecords(t *testing.T) {
 	}
 }
 
-// A proxy that mixes replies up makes a request fail, never log anybody out
-// for good, and never lets anybody in as another.
+// A proxy that mixes replies up makes a request fail, never logs a user out for
+// good, and never lets one in as another.
 func TestMixedUpReplies(t *testing.T) {
 	net := between(openStore(t))
 	f := manage(t, net)
@@ -178,7 +179,7 @@ func TestMixedUpReplies(t *testing.T) {
 				require.Equal(t, openID, s.OpenID)
 				continue
 			}
-			require.NotErrorIs(t, err, session.ErrInvalid)
+			require.ErrorIs(t, err, session.ErrInvalid)
 		}
 	}
 	net.up()
@@ -187,58 +188,130 @@ func TestMixedUpReplies(t *testing.T) {
 	}
 }
 
-// FLUSHALL under running nodes: everybody is logged out, and the nodes go on
-// with one another.
+const emptied = "the session store was emptied while it was in use: all sessions are lost"
+
+// FLUSHALL under running nodes: all users log in again, the nodes agree, and
+// each reports it once.
 func TestStoreEmptiedUnderRunningNodes(t *testing.T) {
-	store := openStore(t)
-	a, b := manage(t, store), manage(t, store)
-	token := a.login("oAlice")
-	for _, prefix := range []string{"session:", "user:", "meta"} {
-		for key := range dump(t, store, prefix) {
-			require.NoError(t, store.Delete(t.Context(), key))
+	for name, observed := range map[string]func(session.Store) session.Store{
+		"observed":   func(s session.Store) session.Store { return s },
+		"unobserved": func(s session.Store) session.Store { return between(s) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := openStore(t)
+			a, b := manage(t, observed(store)), manage(t, observed(store))
+			token := a.login("oAlice")
+			b.lives(token, "oAlice")
+			for _, prefix := range []string{"session:", "user:", "meta"} {
+				for key := range dump(t, store, prefix) {
+					require.NoError(t, store.Delete(t.Context(), key))
+				}
+			}
+			a.dead(token)
+			b.dead(token)
+			fresh := b.login("oAlice")
+			a.lives(fresh, "oAlice")
+			revoked, err := a.RevokeUser(t.Context(), appID, "oAlice")
+			require.NoError(t, err)
+			require.Len(t, revoked, 1)
+			b.dead(fresh)
+			c := manage(t, store)
+			c.dead(fresh)
+			c.lives(b.login("oAlice"), "oAlice")
+			require.Equal(t, []string{emptied}, a.reports.all())
+			require.Equal(t, []string{emptied}, b.reports.all())
+			require.Empty(t, c.reports.all())
+		})
+	}
+}
+
+// If only the store's own record is lost, nodes have nothing to disagree on:
+// no session is live, and the next login or start makes another record.
+func TestLostMeta(t *testing.T) {
+	for name, lose := range map[string]func(*badgerstore.Store) error{
+		"removed": func(s *badgerstore.Store) error { return s.Delete(t.Context(), "meta") },
+		"damaged": func(s *badgerstore.Store) error {
+			meta := dump(t, s, "meta")["meta"]
+			meta[len(meta)-1] ^= 1
+			return s.Put(t.Context(), "meta", meta, 0)
+		},
+		"empty": func(s *badgerstore.Store) error { return s.Put(t.Context(), "meta", nil, 0) },
+	} {
+		for _, by := range []string{"login", "start", "revocation"} {
+			t.Run(name+", replaced by a "+by, func(t *testing.T) {
+				store := openStore(t)
+				a, b := manage(t, store), manage(t, store)
+				old := a.login("oAlice")
+				b.lives(old, "oAlice")
+				require.NoError(t, lose(store))
+				a.dead(old)
+				b.dead(old)
+				switch by {
+				case "start":
+					manage(t, store).dead(old)
+				case "revocation":
+					require.NoError(t, a.RevokeAll(t.Context(), ""))
+				}
+				fresh := b.login("oAlice")
+				a.lives(fresh, "oAlice")
+				_, err := a.RevokeUser(t.Context(), appID, "oAlice")
+				require.NoError(t, err)
+				b.dead(fresh)
+				a.dead(old)
+				b.dead(old)
+				require.NotEmpty(t, a.reports.all())
+				require.NotEmpty(t, b.reports.all())
+			})
 		}
 	}
-	a.dead(token)
-	b.dead(token)
-	fresh := b.login("oAlice")
-	a.lives(fresh, "oAlice")
-	ended, err := a.RevokeUser(t.Context(), appID, "oAlice")
-	require.NoError(t, err)
-	require.Len(t, ended, 1)
-	b.dead(fresh)
-	c := manage(t, store)
-	c.dead(fresh)
-	c.lives(b.login("oAlice"), "oAlice")
 }
 
-// A node that starts on the emptied store first begins it anew, and the
-// running ones follow.
-func TestStoreBegunAnewUnderRunningNode(t *testing.T) {
-	store := openStore(t)
-	a := manage(t, store)
-	old := a.login("oAlice")
-	require.NoError(t, store.Delete(t.Context(), "meta"))
-	b := manage(t, store)
-	b.dead(old) // nobody could find its user record to end it
-	fresh := b.login("oAlice")
-	a.lives(fresh, "oAlice")
-	_, err := a.RevokeUser(t.Context(), appID, "oAlice")
-	require.NoError(t, err)
-	b.dead(fresh)
-}
-
-func TestDamagedMeta(t *testing.T) {
+// A store in another format is neither damaged nor under another key.
+func TestStoreOfAnotherVersion(t *testing.T) {
 	store := openStore(t)
 	f := manage(t, store)
 	token := f.login("oAlice")
-	meta := dump(t, store, "meta")["meta"]
-	meta[len(meta)-1] ^= 1
-	require.NoError(t, store.Put(t.Context(), "meta", meta, 0))
-	_, err := session.NewManager(t.Context(), session.Config{Store: store, Keys: [][]byte{sessiontest.Key(1)}})
-	require.ErrorIs(t, err, session.ErrDamaged, "a starting node cannot know better")
-	f.lives(f.login("oAlice"), "oAlice")
-	require.Len(t, f.reports.all(), 1)
-	manage(t, store).lives(token, "oAlice")
+	records := dump(t, store, "")
+	for key, value := range records {
+		value[0] = 1
+		require.NoError(t, store.Put(t.Context(), key, value, 0))
+	}
+	_, err := session.NewManager(t.Context(), f.cfg)
+	require.ErrorIs(t, err, session.ErrVersion)
+	require.NotErrorIs(t, err, session.ErrDamaged)
+	require.NotErrorIs(t, err, session.ErrWrongKey)
+	require.ErrorContains(t, err, "its format is 1, and this version reads 2")
+	_, err = session.CheckKeys(t.Context(), store, f.cfg.Keys)
+	require.ErrorIs(t, err, session.ErrVersion)
+	f.dead(token)
+	require.Equal(t, []string{"a stored record was written by another version of wxgate"}, f.reports.all())
+	_, err = f.Create(t.Context(), sessiontest.Login("oAlice"))
+	require.ErrorIs(t, err, session.ErrVersion, "its records are left alone")
+	for key, value := range records {
+		require.Equal(t, value, dump(t, store, key)[key])
+	}
+}
+
+func TestCheckKeys(t *testing.T) {
+	store := openStore(t)
+	check := func(key byte) (bool, error) {
+		return session.CheckKeys(t.Context(), store, [][]byte{sessiontest.Key(key)})
+	}
+	used, err := check(1)
+	require.NoError(t, err)
+	require.False(t, used)
+	require.Empty(t, dump(t, store, ""), "looking leaves no trace")
+	manage(t, store)
+	used, err = check(1)
+	require.NoError(t, err)
+	require.True(t, used)
+	_, err = check(2)
+	require.ErrorIs(t, err, session.ErrWrongKey)
+	_, err = session.CheckKeys(t.Context(), store, nil)
+	require.Error(t, err)
+	require.NoError(t, store.Close())
+	_, err = check(1)
+	require.ErrorIs(t, err, session.ErrClosed)
 }
 
 func TestReportsDoNotFlood(t *testing.T) {

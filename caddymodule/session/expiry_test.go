@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -56,31 +57,15 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// Setting the system's clock back revives no session while the process lives,
-// and a reload is no new process: its Manager has the clock of the one before.
-func TestClockSetBackBeforeAReload(t *testing.T) {
-	wall := time.Now().Round(0) // without the part that cannot be set
-	clock := session.NewClock(func() time.Time { return wall })
-	f := manage(t, openStore(t), func(c *session.Config) { c.Clock, c.IdleTimeout = clock, time.Hour })
-	token := f.login("oAlice")
-	wall = wall.Add(time.Hour)
-	f.dead(token)
-	wall = wall.Add(-time.Hour)
-	f.Close()
-	f.restart()
-	f.dead(token)
-	f.lives(f.login("oAlice"), "oAlice")
-}
-
 func TestShorterLifetimeEndsExistingSessions(t *testing.T) {
 	store := openStore(t)
 	f := manage(t, store, func(c *session.Config) { c.Lifetime, c.IdleTimeout = 10*time.Hour, 100*time.Hour })
 	token := f.login("oAlice")
 	short := manage(t, store, func(c *session.Config) {
-		c.Lifetime, c.IdleTimeout, c.Clock = time.Hour, 100*time.Hour, session.NewClock(f.clock.Now)
+		c.Lifetime, c.IdleTimeout, c.Now = time.Hour, 100*time.Hour, f.clock.Now
 	})
 	long := manage(t, store, func(c *session.Config) {
-		c.Lifetime, c.IdleTimeout, c.Clock = 20*time.Hour, 100*time.Hour, session.NewClock(f.clock.Now)
+		c.Lifetime, c.IdleTimeout, c.Now = 20*time.Hour, 100*time.Hour, f.clock.Now
 	})
 	f.clock.Advance(time.Hour)
 	short.dead(token)
@@ -88,7 +73,7 @@ func TestShorterLifetimeEndsExistingSessions(t *testing.T) {
 	long.dead(token)
 }
 
-func TestClockGoingBackRevivesNobody(t *testing.T) {
+func TestClockGoingBackRevivesNoSession(t *testing.T) {
 	f := manage(t, openStore(t), func(c *session.Config) { c.IdleTimeout = time.Hour })
 	token := f.login("oAlice")
 	f.clock.Advance(time.Hour)
@@ -97,6 +82,70 @@ func TestClockGoingBackRevivesNobody(t *testing.T) {
 	f.dead(token)
 	f.clock.Advance(24 * time.Hour)
 	f.dead(token)
+}
+
+// A session that was refused as expired stays dead, whatever is configured
+// later, on every node and after a restart.
+func TestRefusedSessionStaysDead(t *testing.T) {
+	generous := func(c *session.Config) {
+		c.IdleTimeout, c.Lifetime, c.MaxPerUser = 1000*time.Hour, 2000*time.Hour, 10
+	}
+	shorten := map[string]func(*session.Config){
+		"lifetime":     func(c *session.Config) { c.Lifetime = time.Hour },
+		"idle timeout": func(c *session.Config) { c.IdleTimeout = time.Hour },
+		"max per user": func(c *session.Config) { c.MaxPerUser = 1 },
+	}
+	for name, change := range shorten {
+		for _, observed := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, ", observed: ", observed), func(t *testing.T) {
+				store := openStore(t)
+				wrap := func() session.Store {
+					if observed {
+						return store
+					}
+					return between(store)
+				}
+				long := manage(t, wrap(), generous)
+				token := long.login("oAlice")
+				long.clock.Advance(2 * time.Hour)
+				long.lives(token, "oAlice")
+				long.Close()
+				long.restart()
+				long.lives(token, "oAlice")
+				long.clock.Advance(2 * time.Hour)
+
+				short := manage(t, wrap(), generous, change, func(c *session.Config) { c.Now = long.clock.Now })
+				if name == "max per user" {
+					require.Len(t, short.create(sessiontest.Login("oAlice")).Evicted, 1)
+				}
+				short.dead(token)
+				long.dead(token) // a node, or the configuration before a reload
+				long.Close()
+				long.restart()
+				long.dead(token)
+				for key, value := range dump(t, store, "session:") {
+					require.NoError(t, store.Put(t.Context(), key, value, 0))
+				}
+				long.dead(token)
+			})
+		}
+	}
+}
+
+// A session is refused as expired only if that can be kept.
+func TestExpiredSessionThatCannotBeRevoked(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, net, func(c *session.Config) { c.Lifetime = time.Hour })
+	created := f.create(sessiontest.Login("oAlice"))
+	f.clock.Advance(time.Hour)
+	net.down(func(method, _ string) bool { return method == "update" })
+	require.ErrorIs(t, f.unanswered(created.Token), errDown)
+	require.ErrorIs(t, f.Alive(t.Context(), created.Session), session.ErrInvalid, "a stream ends")
+	net.down(func(method, _ string) bool { return method == "delete" })
+	f.dead(created.Token)
+	net.up()
+	long := manage(t, net, func(c *session.Config) { c.Lifetime, c.Now = 100*time.Hour, f.clock.Now })
+	long.dead(created.Token)
 }
 
 func TestRenewal(t *testing.T) {

@@ -12,16 +12,16 @@ import (
 // write a record, and nothing in it is ignored.
 func FuzzRecord(f *testing.F) {
 	session := sessionRecord{
-		user: hash{1}, store: 2, generation: 3, created: 4, seen: 5, expires: 6,
+		user: hash{1}, storeGeneration: 2, generation: 3, created: 4, seen: 5, expires: 6,
 		appID: []byte("wx0123456789abcdef"), openID: []byte("oAlice"),
 	}
 	user := userRecord{
-		appID: "wx0123456789abcdef", openID: "oAlice", unionID: "uAlice", generation: 7,
-		key: "key", keyed: 8, previous: "old", replaced: 9,
-		sessions: []listedSession{{hash: hash{1}, created: 1, expires: 2}, {hash: hash{2}}},
+		appID: []byte("wx0123456789abcdef"), openID: []byte("oAlice"), unionID: []byte("uAlice"), generation: 7,
+		key: sealedKey{[]byte("key"), 8}, previous: sealedKey{[]byte("old"), 9},
+		sessions: encodeListed([]listedSession{{hash: hash{1}, created: 1, expires: 2}, {hash: hash{2}}}),
 	}
-	meta := metaRecord{index: [32]byte{1}}
-	for _, b := range [][]byte{session.encode(), user.encode(), meta.encode(), {}, {recordVersion}, (&userRecord{}).encode()} {
+	meta := metaRecord{id: 1, generation: 2, apps: []appGeneration{{"wx0123456789abcdef", 3}}}
+	for _, b := range [][]byte{session.encode(), user.encode(), meta.encode(), {}, make([]byte, 16), (&userRecord{}).encode()} {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -30,8 +30,9 @@ func FuzzRecord(f *testing.F) {
 		} else {
 			require.ErrorIs(t, err, errMalformed)
 		}
-		if v, err := viewUser(b); err == nil {
-			require.Equal(t, b, v.record().encode())
+		if r, err := decodeUser(b); err == nil {
+			require.Equal(t, b, r.encode())
+			require.Equal(t, string(r.sessions), string(encodeListed(r.sessions.decode())))
 		} else {
 			require.ErrorIs(t, err, errMalformed)
 		}
@@ -52,21 +53,25 @@ func FuzzSealed(f *testing.F) {
 	f.Add("user:b", make([]byte, 300), 40, byte(0x80))
 	f.Fuzz(func(t *testing.T, key string, plain []byte, at int, change byte) {
 		sealed := s.seal(key, plain)
-		opened, old, err := s.open(key, sealed)
+		opened, old, err := s.open(nil, key, sealed)
 		require.NoError(t, err)
 		require.False(t, old)
 		require.True(t, bytes.Equal(plain, opened))
+		again := bytes.Clone(sealed)
+		opened, _, err = s.open(again[sealHeader:sealHeader], key, again)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(plain, opened), "in the space of the ciphertext")
 
-		_, _, err = s.open(key+"x", sealed)
+		_, _, err = s.open(nil, key+"x", sealed)
 		require.ErrorIs(t, err, ErrDamaged)
 		if at < 0 || at >= len(sealed) || change == 0 {
 			return
 		}
 		sealed[at] ^= change
-		_, _, err = s.open(key, sealed)
-		require.True(t, errors.Is(err, ErrDamaged) || errors.Is(err, ErrWrongKey))
+		_, _, err = s.open(nil, key, sealed)
+		require.True(t, errors.Is(err, ErrDamaged) || errors.Is(err, ErrWrongKey) || at == 0 && errors.Is(err, ErrVersion))
 
-		_, _, err = s.open(key, plain) // whatever bytes
+		_, _, err = s.open(nil, key, plain) // whatever bytes
 		require.Error(t, err)
 		_, err = decodeSession(plain)
 		if err == nil {

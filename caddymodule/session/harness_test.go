@@ -190,7 +190,7 @@ func manage(t testing.TB, store session.Store, change ...func(*session.Config)) 
 	cfg := session.Config{
 		Store:  store,
 		Keys:   [][]byte{sessiontest.Key(1)},
-		Clock:  session.NewClock(f.clock.Now),
+		Now:    f.clock.Now,
 		Report: f.reports.report,
 	}
 	for _, c := range change {

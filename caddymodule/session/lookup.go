@@ -1,11 +1,8 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"time"
 )
 
 // Lookup returns the live session of a token and marks it as used. The error
@@ -14,9 +11,9 @@ import (
 func (m *Manager) Lookup(ctx context.Context, token string) (*Session, error) {
 	h, ok := hashToken(token)
 	if !ok {
-		return nil, ErrInvalid
+		return nil, errMalformedToken
 	}
-	now := m.clock.read()
+	now := m.now()
 	s, err := m.find(ctx, h, now)
 	if err != nil {
 		return nil, err
@@ -25,189 +22,194 @@ func (m *Manager) Lookup(ctx context.Context, token string) (*Session, error) {
 	return s, nil
 }
 
-// Alive says of a session that was looked up before whether it still is live,
-// like Lookup, but without marking it as used. It is for connections that
+// Alive returns ErrInvalid if a session that was looked up before is no longer
+// live, like Lookup, but without marking it as used. It is for connections that
 // outlive their first request.
 func (m *Manager) Alive(ctx context.Context, s *Session) error {
-	_, err := m.find(ctx, s.hash, m.clock.read())
+	now := m.now()
+	_, err := m.find(ctx, s.hash, now)
+	if err != nil {
+		if expired := m.expired(s, now); expired != nil {
+			return expired
+		}
+	}
 	return err
 }
 
 // find returns the live session under a hash.
 func (m *Manager) find(ctx context.Context, h hash, now int64) (*Session, error) {
-	if m.cache != nil {
-		// One that looks expired is read again: another node may have seen
-		// it since.
-		if s := m.cache.get(&h, now); s != nil && !m.expired(s, now) {
-			return s, nil
+	c := m.cache.Load()
+	var stale *Session
+	if c != nil {
+		if s, ok := c.sessions.GetIfPresent(h); ok {
+			if c.current(s, now) && m.expired(s, now) == nil {
+				return s, nil
+			}
+			stale = s // if it has expired, another node may have seen it since
 		}
 	}
-	s, err := m.read(ctx, h, now)
+	s, err := m.read(ctx, c, h, stale, now)
 	if err != nil {
 		return nil, err
 	}
-	if m.cache != nil {
-		s = m.cache.put(s, now)
+	if c != nil {
+		s = c.put(s, now)
 	}
-	if m.expired(s, now) {
-		return nil, ErrInvalid
+	if expired := m.expired(s, now); expired != nil {
+		return nil, m.revokeExpired(ctx, s, expired)
 	}
 	return s, nil
 }
 
-// expired decides from what is known of the session, never from the store.
-func (m *Manager) expired(s *Session, now int64) bool {
-	return now >= s.Expires.UnixNano() || now >= s.seen.Load()+m.idleTimeout
+// expired returns why a session has expired, or nil. It decides from what is
+// known of the session, never from the store's ttl.
+func (m *Manager) expired(s *Session, now int64) *refusal {
+	switch {
+	case now >= s.Expires.UnixNano():
+		return errLifetime
+	case now >= s.seen.Load()+m.idleTimeout:
+		return errIdle
+	}
+	return nil
 }
 
-// read reads a session from the store. Its versions are taken before each
-// read, so that a change during the read shows afterwards.
-func (m *Manager) read(ctx context.Context, h hash, now int64) (*Session, error) {
-	var versions cacheVersions
-	if m.cache != nil {
-		versions.epoch = m.cache.epoch.Load()
-		versions.session = m.cache.version(h).Load()
+// revokeExpired revokes a session that has expired, so that it stays dead when
+// a longer timeout is configured later. It returns the refusal only when that
+// is certain.
+func (m *Manager) revokeExpired(ctx context.Context, s *Session, expired *refusal) error {
+	err := m.revokeListed(ctx, s.user, func(l listedSession) bool { return l.hash == s.hash })
+	if err == nil || errors.Is(err, ErrInvalid) || errors.Is(err, ErrNoSuchUser) {
+		return expired
 	}
-	record, oldSession, err := m.readSession(ctx, h)
+	return err
+}
+
+// read reads a session from the store. stale, if not nil, is the session as it
+// was before. The versions are read before the records, so that a change during
+// the read shows afterwards.
+func (m *Manager) read(ctx context.Context, c *cache, h hash, stale *Session, now int64) (*Session, error) {
+	var at versions
+	if c != nil {
+		at.epoch = c.epoch.Load()
+		at.session = c.version(h).Load()
+	}
+	from := reader{calls: m.calls}
+	var err error
+	switch {
+	case stale != nil:
+		at.user = c.version(stale.user).Load()
+		from, err = m.calls.readAhead(ctx, sessionKey(h), userKey(stale.user), metaKey)
+	case c == nil:
+		from, err = m.calls.readAhead(ctx, sessionKey(h), metaKey)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if now >= m.endOf(&record) {
-		return nil, ErrInvalid
-	}
-	if ours, err := m.ours(ctx, &record); err != nil {
-		return nil, err
-	} else if !ours {
-		return nil, ErrInvalid
-	}
 
-	if m.cache != nil {
-		versions.user = m.cache.version(record.user).Load()
+	record, old, err := m.readSession(ctx, from, h)
+	if err != nil {
+		if stale != nil {
+			_, _ = m.currentMeta(ctx, c, from, now) // reports a store that was emptied
+		}
+		return nil, err
 	}
-	user, oldUser, err := m.readUser(ctx, record.user)
-	if errors.Is(err, ErrNoSuchUser) {
-		return nil, ErrInvalid
+	if c != nil && (stale == nil || stale.user != record.user) {
+		at.user = c.version(record.user).Load()
 	}
+	user, err := m.readUser(ctx, from, record.user)
 	if err != nil {
 		return nil, err
 	}
-	if !user.lists(&record, h) {
-		return nil, ErrInvalid
+	if err := m.listed(ctx, c, from, &record, &user, h, now); err != nil {
+		return nil, err
 	}
-
 	s := m.newSession(h, &record, user.unionID)
-	s.oldKey = oldSession
-	s.read, s.versions = now, versions
-	if oldUser {
-		m.resealLater(userKey(record.user))
-	}
+	s.oldKey, s.read, s.versions = old, now, at
 	return s, nil
 }
 
-// newSession makes what callers see of the two records.
-func (m *Manager) newSession(h hash, r *sessionRecord, unionID []byte) *Session {
-	s := &Session{
-		AppID:      m.appIDs.intern(r.appID),
-		Created:    time.Unix(0, r.created).UTC(),
-		Expires:    time.Unix(0, m.endOf(r)).UTC(),
-		hash:       h,
-		user:       r.user,
-		generation: r.generation,
+// listed returns an ErrInvalid unless the session is of the generations of its
+// store and its user, and its user's record lists it.
+func (m *Manager) listed(ctx context.Context, c *cache, from reader, record *sessionRecord, user *userRecord, h hash, now int64) error {
+	if !user.lists(record, h) {
+		return errRevoked
 	}
-	s.name(r.openID, unionID)
-	s.seen.Store(r.seen)
-	s.written.Store(r.seen)
-	return s
-}
-
-// endOf returns the absolute end of a session: what its record promised, or
-// sooner if the lifetime has been shortened since.
-func (m *Manager) endOf(r *sessionRecord) int64 {
-	return min(r.expires, r.created+m.lifetime)
-}
-
-// readSession reads and opens a session record.
-func (m *Manager) readSession(ctx context.Context, h hash) (sessionRecord, bool, error) {
-	key := sessionKey(h)
-	value, err := m.calls.get(ctx, key)
-	if errors.Is(err, ErrNotFound) {
-		return sessionRecord{}, false, ErrInvalid
-	}
+	meta, err := m.currentMeta(ctx, c, from, now)
 	if err != nil {
-		return sessionRecord{}, false, err
+		return err
 	}
-	plain, old, err := m.openRecord(ctx, key, value)
+	if meta == nil || meta.generationOf(record.appID) != record.storeGeneration {
+		return errRevoked
+	}
+	return nil
+}
+
+// readSession reads and opens a session record. The error is ErrInvalid if
+// there is none that opens.
+func (m *Manager) readSession(ctx context.Context, from reader, h hash) (sessionRecord, bool, error) {
+	key := sessionKey(h)
+	plain, old, err := m.readRecord(ctx, from, key)
 	if err != nil {
 		return sessionRecord{}, false, err
 	}
 	record, err := decodeSession(plain)
 	if err != nil {
-		m.reporter.tell(eventMalformed, err)
-		return sessionRecord{}, false, err
+		return sessionRecord{}, false, m.unreadable(err)
 	}
 	return record, old, nil
 }
 
-// readUser reads and opens a user record. The error is ErrNoSuchUser if there
-// is none, and ErrInvalid if it is sealed with a key that is not configured.
-func (m *Manager) readUser(ctx context.Context, h hash) (userView, bool, error) {
+// readUser reads and opens a user record, like readSession.
+func (m *Manager) readUser(ctx context.Context, from reader, h hash) (userRecord, error) {
 	key := userKey(h)
-	value, err := m.calls.get(ctx, key)
+	plain, old, err := m.readRecord(ctx, from, key)
+	if err != nil {
+		return userRecord{}, err
+	}
+	user, err := decodeUser(plain)
+	if err != nil {
+		return userRecord{}, m.unreadable(err)
+	}
+	if old {
+		m.resealLater(key)
+	}
+	return user, nil
+}
+
+func (m *Manager) readRecord(ctx context.Context, from reader, key string) (plain []byte, old bool, err error) {
+	value, err := from.get(ctx, key)
 	if errors.Is(err, ErrNotFound) {
-		return userView{}, false, ErrNoSuchUser
+		return nil, false, errUnknown
 	}
 	if err != nil {
-		return userView{}, false, err
+		return nil, false, err
 	}
-	plain, old, err := m.openRecord(ctx, key, value)
-	if err != nil {
-		return userView{}, false, err
+	if len(value) >= sealHeader {
+		plain = value[sealHeader:sealHeader]
 	}
-	user, err := viewUser(plain)
-	if err != nil {
-		m.reporter.tell(eventMalformed, err)
-		return userView{}, false, err
+	if plain, old, err = m.sealer.open(plain, key, value); err != nil {
+		return nil, false, m.unreadable(err)
 	}
-	return user, old, nil
+	return plain, old, nil
 }
 
 // Events that are reported.
 const (
 	eventUnknownKey = "a stored record is sealed with an encryption key that is not configured"
+	eventVersion    = "a stored record was written by another version of wxgate"
 	eventDamaged    = "a stored record is damaged"
-	eventRemoved    = "a damaged record has been removed"
-	eventMalformed  = "a stored record has an unknown form: was it written by a newer version?"
 )
 
-// openRecord opens what was read. A record under an unknown key belongs to no
-// live session. A damaged one is an error, not "no session", because the
-// damage may be on the way and not in the store; see heal.
-func (m *Manager) openRecord(ctx context.Context, key string, value []byte) (plain []byte, old bool, err error) {
-	plain, old, err = m.sealer.open(key, value)
+// unreadable reports a record that does not open. It is no live session, and
+// the user's next login writes it anew.
+func (m *Manager) unreadable(err error) error {
+	event := eventDamaged
 	switch {
 	case errors.Is(err, ErrWrongKey):
-		m.reporter.tell(eventUnknownKey, err)
-		return nil, false, ErrInvalid
-	case err != nil:
-		m.reporter.tell(eventDamaged, err)
-		m.heal(ctx, key, value)
-		return nil, false, fmt.Errorf("opening what the session store returned: %w", err)
+		event = eventUnknownKey
+	case errors.Is(err, ErrVersion):
+		event = eventVersion
 	}
-	return plain, old, nil
-}
-
-// heal removes a record that is damaged in the store itself, so that the next
-// request is answered "no session" and the user logs in again. A connection
-// that mixes up replies shows damage where there is none; hence the store is
-// asked again, atomically, and must return the very same bytes.
-func (m *Manager) heal(ctx context.Context, key string, damaged []byte) {
-	err := m.calls.update(ctx, key, func(old []byte) ([]byte, time.Duration, error) {
-		if !bytes.Equal(old, damaged) {
-			return nil, 0, errUnchanged
-		}
-		return nil, 0, nil
-	})
-	if err == nil {
-		m.reporter.tell(eventRemoved, ErrDamaged)
-	}
+	m.reporter.report(event, err)
+	return errUnknown
 }

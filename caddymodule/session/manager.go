@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 const (
 	DefaultIdleTimeout = 72 * time.Hour
 	DefaultLifetime    = 30 * 24 * time.Hour
-	DefaultCacheSize   = 128 << 10
+	DefaultCacheSize   = 64 << 10
 )
 
 // Config says how a Manager keeps sessions.
@@ -39,57 +40,54 @@ type Config struct {
 	Lifetime time.Duration
 
 	// MaxPerUser is how many sessions a user may have at a time; a login
-	// beyond it ends the oldest. 0 means no limit but that of the record,
+	// beyond it evicts the oldest. 0 means no limit but that of the record,
 	// which lists at most 4096.
 	MaxPerUser int
 
-	// CacheSize is how many opened sessions are kept in memory, at about 220
+	// CacheSize is how many opened sessions are kept in memory, at about 600
 	// bytes each, if the Store is an Observer. Default DefaultCacheSize.
 	CacheSize int
 
-	// Clock tells the time. A Manager that takes over from another should have
-	// the same one, so that it knows what was the time before. Default: a new
-	// one that follows the system's.
-	Clock *Clock
+	// Now returns the time. Default time.Now.
+	Now func() time.Time
 
-	// Measure, if set, is told of each store call. op is one of get, put,
-	// update, delete, sync, scan, count and ping. An absent key and a caller
-	// who went away are not passed as errors.
+	// Measure, if set, is called after each store call. op is one of get, put,
+	// update, delete, sync, count and ping. An absent key and a caller who has
+	// gone are not passed as errors.
 	Measure func(op string, took time.Duration, err error)
 
-	// Report, if set, is told of trouble that no caller waits for: a renewal
-	// that could not be written, a damaged record. event is a constant; the
-	// same one is told at most once a minute. err names no user, token or key.
+	// Report, if set, is called when background work fails or a record cannot
+	// be read. event is a constant; the same one is reported at most once a
+	// minute. err names no user, token or key.
 	Report func(event string, err error)
 }
 
-// A Manager makes, finds and ends sessions. It is safe for concurrent use, and
-// several may work on one Store, in one process or on many nodes.
+// A Manager makes, finds and revokes sessions. It is safe for concurrent use,
+// and several may work on one Store, in one process or on many nodes.
 type Manager struct {
 	calls       calls
 	sealer      *sealer
-	clock       *Clock
+	now         func() int64 // nanoseconds since 1970
 	reporter    *reporter
-	cache       *cache // nil unless the store is an Observer
-	unobserve   func()
+	cache       atomic.Pointer[cache] // nil if closed or the store is no Observer
+	meta        atomic.Pointer[knownMeta]
 	renewals    renewals
 	idleTimeout int64 // nanoseconds
 	lifetime    int64 // nanoseconds
 	maxPerUser  int
-	meta        atomic.Pointer[knownMeta]
-	appIDs      names
 
 	mu       sync.Mutex
 	closed   bool
-	underway sync.WaitGroup // work that no caller waits for
+	underway sync.WaitGroup // background work
 }
 
 // errUnchanged ends an Update that has nothing to write.
 var errUnchanged = errors.New("nothing to change")
 
 // NewManager begins to work on the store in cfg, and marks the store as its
-// own if it is empty. The error wraps ErrWrongKey if the store was sealed with
-// a key that is not in cfg.
+// own if it is empty. The error wraps ErrWrongKey or ErrVersion if the store is
+// not one that this version can open with the keys in cfg; another error is the
+// store's.
 func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 	if cfg.Store == nil {
 		return nil, errors.New("no session store is configured")
@@ -97,62 +95,51 @@ func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 	if cfg.IdleTimeout < 0 || cfg.Lifetime < 0 || cfg.MaxPerUser < 0 || cfg.CacheSize < 0 {
 		return nil, errors.New("a session limit is negative")
 	}
-	if cfg.IdleTimeout == 0 {
-		cfg.IdleTimeout = DefaultIdleTimeout
-	}
-	if cfg.Lifetime == 0 {
-		cfg.Lifetime = DefaultLifetime
-	}
-	if cfg.CacheSize == 0 {
-		cfg.CacheSize = DefaultCacheSize
-	}
-	if cfg.Clock == nil {
-		cfg.Clock = NewClock(time.Now)
-	}
 	sealer, err := newSealer(cfg.Keys)
 	if err != nil {
 		return nil, err
 	}
-
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	now := func() int64 { return cfg.Now().UnixNano() }
 	m := &Manager{
 		calls:       calls{store: cfg.Store, measure: cfg.Measure},
 		sealer:      sealer,
-		clock:       cfg.Clock,
-		reporter:    newReporter(cfg.Report, cfg.Clock),
-		idleTimeout: int64(cfg.IdleTimeout),
-		lifetime:    int64(cfg.Lifetime),
+		now:         now,
+		reporter:    &reporter{callback: cfg.Report, now: now, last: make(map[string]int64)},
+		idleTimeout: int64(cmp.Or(cfg.IdleTimeout, DefaultIdleTimeout)),
+		lifetime:    int64(cmp.Or(cfg.Lifetime, DefaultLifetime)),
 		maxPerUser:  cfg.MaxPerUser,
 	}
-	if err := m.startMeta(ctx); err != nil {
-		return nil, fmt.Errorf("starting on the session store: %w", err)
-	}
 	if observer, ok := cfg.Store.(Observer); ok {
-		m.cache = newCache(cfg.CacheSize, &m.appIDs)
-		m.unobserve = m.cache.observe(observer)
+		m.cache.Store(newCache(cmp.Or(cfg.CacheSize, DefaultCacheSize), observer))
+	}
+	if err := m.startMeta(ctx); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("starting on the session store: %w", err)
 	}
 	return m, nil
 }
 
-// Close ends the Manager's use of the store, and waits for writes that are
-// under way. It does not close the store. Requests may still ask the Manager
-// afterwards, as long as the store is open: they are answered from the store.
+// Close ends the Manager's use of the store, waits for writes that are under
+// way, and frees the memory of cached sessions. It does not close the store.
+// Requests may still ask the Manager afterwards, as long as the store is open:
+// they are answered from the store.
 func (m *Manager) Close() {
 	m.mu.Lock()
-	first := !m.closed
 	m.closed = true
 	m.mu.Unlock()
-	if first && m.cache != nil {
-		// Nobody tells of changes any more, so nothing may be kept.
-		m.cache.stop()
-		m.unobserve()
+	if c := m.cache.Swap(nil); c != nil {
+		c.cancel()
 	}
 	m.underway.Wait()
 }
 
-// backgroundTimeout bounds work that no caller waits for.
+// backgroundTimeout bounds one piece of background work.
 const backgroundTimeout = 5 * time.Second
 
-// background runs work that no caller waits for, unless the Manager is closed.
+// background runs work in a goroutine, unless the Manager is closed.
 func (m *Manager) background(work func(ctx context.Context)) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

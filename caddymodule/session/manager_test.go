@@ -112,6 +112,107 @@ func TestSessionKeys(t *testing.T) {
 	require.Equal(t, []string{"second"}, keys(), "a login without one keeps it")
 }
 
+// UserKey is for a caller that has no token of the user: it gets keys only
+// while the user has a live session.
+func TestUserKey(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.IdleTimeout, c.MaxPerUser = time.Hour, 2 })
+	none := func(why string) {
+		t.Helper()
+		keys, err := f.UserKey(t.Context(), appID, "oAlice")
+		require.ErrorIs(t, err, session.ErrNoSessionKey, why)
+		require.Empty(t, keys)
+	}
+	none("unknown user")
+	login := sessiontest.Login("oAlice")
+	login.SessionKey = "first"
+	first := f.clock.Now().UTC()
+	f.create(login)
+	f.clock.Advance(time.Minute)
+	login.SessionKey = "second"
+	second := f.clock.Now().UTC()
+	f.create(login)
+
+	keys, err := f.UserKey(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Equal(t, []session.SessionKey{{Key: "second", Received: second}, {Key: "first", Received: first}}, keys)
+	f.clock.Advance(5 * time.Minute)
+	keys, err = f.UserKey(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Equal(t, []session.SessionKey{{Key: "second", Received: second}}, keys)
+
+	f.clock.Advance(time.Hour)
+	none("idle")
+	token := f.login("oAlice")
+	_, err = f.UserKey(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	_, err = f.Revoke(t.Context(), token)
+	require.NoError(t, err)
+	none("logged out")
+	f.login("oAlice")
+	_, err = f.RevokeUser(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	none("revoked")
+	f.login("oAlice")
+	require.NoError(t, f.RevokeAll(t.Context(), appID))
+	none("all revoked")
+	login.SessionKey = ""
+	login.OpenID = "oKeyless"
+	f.create(login)
+	_, err = f.UserKey(t.Context(), appID, "oKeyless")
+	require.ErrorIs(t, err, session.ErrNoSessionKey)
+
+	net := between(openStore(t))
+	f = manage(t, net)
+	f.login("oAlice")
+	for _, part := range []string{"user:", "session:"} {
+		net.down(func(_, key string) bool { return strings.HasPrefix(key, part) })
+		_, err = f.UserKey(t.Context(), appID, "oAlice")
+		require.ErrorIs(t, err, errDown, part)
+	}
+}
+
+func TestReason(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store, func(c *session.Config) { c.IdleTimeout, c.Lifetime = 2*time.Hour, 3*time.Hour })
+	because := func(reason, token string) {
+		t.Helper()
+		_, err := f.Lookup(t.Context(), token)
+		require.ErrorIs(t, err, session.ErrInvalid)
+		require.Equal(t, reason, session.Reason(err))
+	}
+	because("malformed", "undefined")
+	because("unknown", strings.Repeat("A", 43))
+	token := f.login("oAlice")
+	f.clock.Advance(2 * time.Hour)
+	because("idle", token)
+	because("unknown", token)
+	token = f.login("oAlice")
+	f.clock.Advance(time.Hour)
+	f.lives(token, "oAlice")
+	f.clock.Advance(time.Hour)
+	f.lives(token, "oAlice")
+	f.clock.Advance(time.Hour)
+	because("lifetime", token)
+	token = f.login("oAlice")
+	require.NoError(t, f.RevokeAll(t.Context(), ""))
+	because("revoked", token)
+	require.Equal(t, "unknown", session.Reason(session.ErrInvalid))
+}
+
+// A store that refuses writes serves the sessions that it has.
+func TestStartWhileWritesAreRefused(t *testing.T) {
+	store := openStore(t)
+	token := manage(t, store).login("oAlice")
+	net := between(store)
+	net.down(func(method, _ string) bool { return method != "get" && method != "update" })
+	f := manage(t, net)
+	f.lives(token, "oAlice")
+	_, err := f.Create(t.Context(), sessiontest.Login("oAlice"))
+	require.ErrorIs(t, err, errDown)
+	net.up()
+	f.lives(f.login("oAlice"), "oAlice")
+}
+
 func TestSameOpenIDOfAnotherMiniProgram(t *testing.T) {
 	f := manage(t, openStore(t))
 	here := f.login("oAlice")
@@ -142,7 +243,7 @@ func TestLoginsThatNoRecordHolds(t *testing.T) {
 // Wherever a login fails, nothing is left that its token opens, and the next
 // one succeeds.
 func TestCreateFailsAtEachStep(t *testing.T) {
-	steps := []string{"get meta", "get user", "put session", "update user", "sync "}
+	steps := []string{"get meta", "update user", "put session", "sync "}
 	for _, step := range steps {
 		t.Run(step, func(t *testing.T) {
 			net := between(openStore(t))

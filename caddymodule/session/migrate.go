@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// ErrForeign says that a store holds sessions that do not come from the store
-// they would be mixed with.
+// ErrForeign is returned when a store holds sessions that do not come from the
+// store they would be mixed with.
 var ErrForeign = errors.New("the target store holds other sessions")
 
-// Migrate copies everything that is live from one store to another, so that
-// nobody has to log in again, and returns how many records it copied. The
-// records stay sealed: both ends work under the same encryption keys. progress,
-// if not nil, is told the number of records done, now and then.
+// Migrate copies everything that is live from one store to another, and returns
+// how many records it copied. The records stay sealed: both ends work under the
+// same encryption keys. progress, if not nil, is called now and then with the
+// number of records done.
 //
 // The target must be empty, or hold a part of the same copy: a migration that
 // was interrupted may be run again. A record that differs from the source's
-// ends the migration with ErrForeign, because one of the two has moved on and
-// the older one could bring a revoked session back; empty the target then, and
-// start again. No gateway should run on either store meanwhile: a session that
-// is ended in the source after its user was copied lives on in the target.
+// ends the migration with ErrForeign, because one of the two is newer and the
+// older one could revive a revoked session; empty the target then, and start
+// again. No gateway should run on either store meanwhile: a session that is
+// revoked in the source after its user was copied lives on in the target.
 //
 // The error is errors.ErrUnsupported if from is no Scanner.
 func Migrate(ctx context.Context, from, to Store, progress func(done int64)) (n int64, err error) {
@@ -30,21 +30,23 @@ func Migrate(ctx context.Context, from, to Store, progress func(done int64)) (n 
 	if !ok {
 		return 0, fmt.Errorf("reading all of the source store: %w", errors.ErrUnsupported)
 	}
+	if progress == nil {
+		progress = func(int64) {}
+	}
 	if err := migrateMeta(ctx, from, to); err != nil {
 		return 0, err
 	}
-	copyRecord := func(key string, value []byte, ttl time.Duration) error {
-		if err := copyTo(ctx, to, key, value, ttl); err != nil {
-			return err
-		}
-		n++
-		if progress != nil && n%1000 == 0 {
-			progress(n)
-		}
-		return nil
-	}
 	for _, prefix := range []string{userPrefix, sessionPrefix} {
-		if err := scanner.Scan(ctx, prefix, copyRecord); err != nil {
+		err := scanner.Scan(ctx, prefix, func(key string, value []byte, ttl time.Duration) error {
+			if err := copyTo(ctx, to, key, value, ttl, nil); err != nil {
+				return err
+			}
+			if n++; n%1000 == 0 {
+				progress(n)
+			}
+			return nil
+		})
+		if err != nil {
 			return n, fmt.Errorf("copying sessions: %w", err)
 		}
 	}
@@ -53,13 +55,13 @@ func Migrate(ctx context.Context, from, to Store, progress func(done int64)) (n 
 			return n, fmt.Errorf("syncing the target store: %w", err)
 		}
 	}
-	if progress != nil {
-		progress(n)
-	}
+	progress(n)
 	return n, nil
 }
 
-// migrateMeta marks the target as a copy of the source.
+// migrateMeta marks the target as a copy of the source. A gateway may have
+// marked the target and been stopped before the first login: that is as good as
+// empty.
 func migrateMeta(ctx context.Context, from, to Store) error {
 	meta, err := from.Get(ctx, metaKey)
 	if errors.Is(err, ErrNotFound) {
@@ -69,56 +71,48 @@ func migrateMeta(ctx context.Context, from, to Store) error {
 		return fmt.Errorf("reading the source store: %w", err)
 	}
 	there, err := to.Get(ctx, metaKey)
-	switch {
-	case err == nil && bytes.Equal(there, meta):
-		return nil
-	case err != nil && !errors.Is(err, ErrNotFound):
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("reading the target store: %w", err)
 	}
-	// A gateway may have marked the target and been stopped before anybody
-	// logged in. That is as good as empty.
-	if err := checkEmpty(ctx, to, there != nil); err != nil {
-		return err
-	}
-	err = to.Update(ctx, metaKey, func(old []byte) ([]byte, time.Duration, error) {
-		if !bytes.Equal(old, there) {
-			return nil, 0, ErrForeign
+	if !bytes.Equal(there, meta) {
+		if err := checkEmpty(ctx, to, there != nil); err != nil {
+			return err
 		}
-		return meta, 0, nil
-	})
-	if err != nil {
+	}
+	if err := copyTo(ctx, to, metaKey, meta, 0, there); err != nil {
 		return fmt.Errorf("marking the target store: %w", err)
 	}
 	return nil
 }
 
 // checkEmpty returns ErrForeign if the store holds sessions or users, and also
-// if it is marked and cannot tell.
+// if it is marked and is no Scanner.
 func checkEmpty(ctx context.Context, store Store, marked bool) error {
 	scanner, ok := store.(Scanner)
-	if !ok {
-		if marked {
-			return ErrForeign
-		}
+	switch {
+	case !ok && marked:
+		return ErrForeign
+	case !ok:
 		return nil
 	}
 	for _, prefix := range []string{userPrefix, sessionPrefix} {
 		err := scanner.Scan(ctx, prefix, func(string, []byte, time.Duration) error { return ErrForeign })
 		if err != nil {
-			return fmt.Errorf("looking into the target store: %w", err)
+			return fmt.Errorf("reading the target store: %w", err)
 		}
 	}
 	return nil
 }
 
-// copyTo writes a record unless it is there already.
-func copyTo(ctx context.Context, to Store, key string, value []byte, ttl time.Duration) error {
+// copyTo writes a record unless it is there already. It replaces former, and
+// nothing else.
+func copyTo(ctx context.Context, to Store, key string, value []byte, ttl time.Duration, former []byte) error {
 	err := to.Update(ctx, key, func(old []byte) ([]byte, time.Duration, error) {
 		switch {
-		case old == nil:
-			return value, ttl, nil
 		case bytes.Equal(old, value):
 			return nil, 0, errUnchanged
+		case old == nil, former != nil && bytes.Equal(old, former):
+			return value, ttl, nil
 		}
 		return nil, 0, ErrForeign
 	})

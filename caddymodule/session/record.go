@@ -2,13 +2,10 @@ package session
 
 import (
 	"bytes"
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 )
-
-// recordVersion is the first byte of every opened record.
-const recordVersion = 1
 
 // Prefixes and names of the storage keys.
 const (
@@ -20,24 +17,29 @@ const (
 func sessionKey(h hash) string { return sessionPrefix + string(h[:]) }
 func userKey(h hash) string    { return userPrefix + string(h[:]) }
 
-// A sessionRecord says who a token stands for. Times are nanoseconds since
-// 1970.
+// hashUser returns the hash that names a user in the store. An appid holds no
+// NUL, so no two users share one.
+func hashUser(appID, openID string) hash {
+	return sha256.Sum256([]byte(appID + "\x00" + openID))
+}
+
+// A sessionRecord is what the store holds of a token. Times are nanoseconds
+// since 1970.
 type sessionRecord struct {
-	user       hash   // of the user's record
-	store      uint64 // metaRecord.id of the store it was made in
-	generation uint64 // the user's, when the session was made
-	created    int64
-	seen       int64 // last use, as last written
-	expires    int64 // the absolute end
-	appID      []byte
-	openID     []byte
+	user            hash   // of the user's record
+	storeGeneration uint64 // metaRecord.generation when the session was made
+	generation      uint64 // userRecord.generation when the session was made
+	created         int64
+	seen            int64 // last use, as last written
+	expires         int64 // the absolute end
+	appID           []byte
+	openID          []byte
 }
 
 func (r *sessionRecord) encode() []byte {
-	b := make([]byte, 0, 1+len(r.user)+5*8+2*2+len(r.appID)+len(r.openID))
-	b = append(b, recordVersion)
+	b := make([]byte, 0, len(r.user)+5*8+2*2+len(r.appID)+len(r.openID))
 	b = append(b, r.user[:]...)
-	b = binary.BigEndian.AppendUint64(b, r.store)
+	b = binary.BigEndian.AppendUint64(b, r.storeGeneration)
 	b = binary.BigEndian.AppendUint64(b, r.generation)
 	b = appendTime(b, r.created)
 	b = appendTime(b, r.seen)
@@ -46,20 +48,18 @@ func (r *sessionRecord) encode() []byte {
 	return appendBytes(b, r.openID)
 }
 
+// decodeSession returns a record that shares the bytes of b.
 func decodeSession(b []byte) (sessionRecord, error) {
 	in := fieldReader{rest: b}
-	if in.uint8() != recordVersion {
-		return sessionRecord{}, errMalformed
-	}
 	r := sessionRecord{
-		user:       in.hash(),
-		store:      in.uint64(),
-		generation: in.uint64(),
-		created:    in.time(),
-		seen:       in.time(),
-		expires:    in.time(),
-		appID:      in.bytes(),
-		openID:     in.bytes(),
+		user:            in.hash(),
+		storeGeneration: in.uint64(),
+		generation:      in.uint64(),
+		created:         in.time(),
+		seen:            in.time(),
+		expires:         in.time(),
+		appID:           in.bytes(),
+		openID:          in.bytes(),
 	}
 	return r, in.end()
 }
@@ -67,22 +67,28 @@ func decodeSession(b []byte) (sessionRecord, error) {
 // A userRecord holds what a user's sessions share. A session is live only if
 // the record lists it under its generation.
 type userRecord struct {
-	appID   string
-	openID  string
-	unionID string // kept once seen
+	appID   []byte
+	openID  []byte
+	unionID []byte // kept once seen
 
-	// generation is random at birth and grows by one when all sessions are
-	// ended. A record that was lost and is born again therefore never
-	// matches a session of its former life.
+	// generation is a random number, replaced when all sessions are revoked.
 	generation uint64
 
-	key      string // session_key, the newest
-	keyed    int64  // when it was received
-	previous string // the one before; may be empty
-	replaced int64  // when the newest took its place
+	key      sealedKey // session_key, the newest
+	previous sealedKey // the one before; may be empty
 
-	sessions []listedSession // as they were made
+	sessions listedSessions
 }
+
+// A sealedKey is a session_key of WeChat's.
+type sealedKey struct {
+	value    []byte
+	received int64
+}
+
+// listedSessions are the live sessions of a user as they are encoded,
+// listedSize bytes each: a look-up has only to know whether one is listed.
+type listedSessions []byte
 
 // A listedSession is a live session in its user's record.
 type listedSession struct {
@@ -94,19 +100,60 @@ type listedSession struct {
 const listedSize = len(hash{}) + 2*8
 
 func (r *userRecord) encode() []byte {
-	b := make([]byte, 0, 1+3*8+5*2+2+
-		len(r.appID)+len(r.openID)+len(r.unionID)+len(r.key)+len(r.previous)+
-		len(r.sessions)*listedSize)
-	b = append(b, recordVersion)
+	b := make([]byte, 0, 3*8+5*2+
+		len(r.appID)+len(r.openID)+len(r.unionID)+len(r.key.value)+len(r.previous.value)+len(r.sessions))
 	b = binary.BigEndian.AppendUint64(b, r.generation)
 	b = appendBytes(b, r.appID)
 	b = appendBytes(b, r.openID)
 	b = appendBytes(b, r.unionID)
-	b = appendBytes(b, r.key)
-	b = appendTime(b, r.keyed)
-	b = appendBytes(b, r.previous)
-	b = appendTime(b, r.replaced)
-	for _, s := range r.sessions {
+	for _, k := range []sealedKey{r.key, r.previous} {
+		b = appendBytes(b, k.value)
+		b = appendTime(b, k.received)
+	}
+	return append(b, r.sessions...)
+}
+
+// decodeUser returns a record that shares the bytes of b.
+func decodeUser(b []byte) (userRecord, error) {
+	in := fieldReader{rest: b}
+	r := userRecord{
+		generation: in.uint64(),
+		appID:      in.bytes(),
+		openID:     in.bytes(),
+		unionID:    in.bytes(),
+		key:        sealedKey{in.bytes(), in.time()},
+		previous:   sealedKey{in.bytes(), in.time()},
+	}
+	r.sessions = in.next(len(in.rest) / listedSize * listedSize)
+	return r, in.end()
+}
+
+// lists reports whether a session is live as far as its user's record decides:
+// it is the same user and generation, and it is in the list.
+func (r *userRecord) lists(s *sessionRecord, h hash) bool {
+	return r.generation == s.generation && bytes.Equal(r.appID, s.appID) && bytes.Equal(r.openID, s.openID) && r.sessions.contain(h)
+}
+
+func (l listedSessions) contain(h hash) bool {
+	for ; len(l) > 0; l = l[listedSize:] {
+		if hash(l[:len(h)]) == h {
+			return true
+		}
+	}
+	return false
+}
+
+func (l listedSessions) decode() []listedSession {
+	list := make([]listedSession, 0, len(l)/listedSize+1)
+	for in := (fieldReader{rest: l}); len(in.rest) > 0; {
+		list = append(list, listedSession{hash: in.hash(), created: in.time(), expires: in.time()})
+	}
+	return list
+}
+
+func encodeListed(list []listedSession) listedSessions {
+	b := make([]byte, 0, len(list)*listedSize)
+	for _, s := range list {
 		b = append(b, s.hash[:]...)
 		b = appendTime(b, s.created)
 		b = appendTime(b, s.expires)
@@ -114,98 +161,57 @@ func (r *userRecord) encode() []byte {
 	return b
 }
 
-// A userView is a user record where it lies: a look-up only has to know that
-// the session is listed.
-type userView struct {
-	generation             uint64
-	appID, openID, unionID []byte
-	key, previous          []byte
-	keyed, replaced        int64
-	sessions               []byte // listedSize each
-}
-
-func viewUser(b []byte) (userView, error) {
-	in := fieldReader{rest: b}
-	if in.uint8() != recordVersion {
-		return userView{}, errMalformed
-	}
-	v := userView{
-		generation: in.uint64(),
-		appID:      in.bytes(),
-		openID:     in.bytes(),
-		unionID:    in.bytes(),
-		key:        in.bytes(),
-		keyed:      in.time(),
-		previous:   in.bytes(),
-		replaced:   in.time(),
-	}
-	v.sessions = in.take(len(in.rest) / listedSize * listedSize)
-	return v, in.end()
-}
-
-// record returns a copy of what the view shows, to be changed.
-func (v *userView) record() *userRecord {
-	r := &userRecord{
-		appID:      string(v.appID),
-		openID:     string(v.openID),
-		unionID:    string(v.unionID),
-		generation: v.generation,
-		key:        string(v.key),
-		keyed:      v.keyed,
-		previous:   string(v.previous),
-		replaced:   v.replaced,
-	}
-	in := fieldReader{rest: v.sessions}
-	for len(in.rest) > 0 {
-		r.sessions = append(r.sessions, listedSession{hash: in.hash(), created: in.time(), expires: in.time()})
-	}
-	return r
-}
-
-// lists reports whether a session is live as far as its user's record decides:
-// it is the same user and generation, and it is in the list.
-func (v *userView) lists(s *sessionRecord, h hash) bool {
-	if v.generation != s.generation || !bytes.Equal(v.appID, s.appID) || !bytes.Equal(v.openID, s.openID) {
-		return false
-	}
-	for rest := v.sessions; len(rest) > 0; rest = rest[listedSize:] {
-		if hash(rest[:len(h)]) == h {
-			return true
-		}
-	}
-	return false
-}
-
-// A metaRecord is made once for a store, and never changes.
+// A metaRecord is the store's own record. That it opens proves that the
+// encryption key is the store's.
 type metaRecord struct {
-	index [32]byte // the HMAC key that turns users into storage keys
+	id         uint64 // random; another one means another beginning of the store
+	generation uint64 // random, replaced when all sessions are revoked
+	apps       []appGeneration
 }
 
-func (r *metaRecord) encode() []byte { return append([]byte{recordVersion}, r.index[:]...) }
+// An appGeneration takes the place of the store's generation for a mini program
+// whose sessions were all revoked.
+type appGeneration struct {
+	appID      string
+	generation uint64
+}
+
+func (r *metaRecord) encode() []byte {
+	b := binary.BigEndian.AppendUint64(nil, r.id)
+	b = binary.BigEndian.AppendUint64(b, r.generation)
+	for _, a := range r.apps {
+		b = appendBytes(b, a.appID)
+		b = binary.BigEndian.AppendUint64(b, a.generation)
+	}
+	return b
+}
 
 func decodeMeta(b []byte) (metaRecord, error) {
 	in := fieldReader{rest: b}
-	if in.uint8() != recordVersion {
-		return metaRecord{}, errMalformed
+	r := metaRecord{id: in.uint64(), generation: in.uint64()}
+	for len(in.rest) > 0 && !in.bad {
+		r.apps = append(r.apps, appGeneration{string(in.bytes()), in.uint64()})
 	}
-	r := metaRecord{index: in.hash()}
 	return r, in.end()
 }
 
-// user returns the hash that names a user in the store. Neither name holds a
-// NUL, so no two users run into each other.
-func (r *metaRecord) user(appID, openID string) (h hash) {
-	mac := hmac.New(sha256.New, r.index[:])
-	mac.Write([]byte(appID + "\x00" + openID))
-	mac.Sum(h[:0])
-	return h
+// generationOf returns the generation that the sessions of a mini program must
+// have.
+func (r *metaRecord) generationOf(appID []byte) uint64 {
+	for _, a := range r.apps {
+		if a.appID == string(appID) {
+			return a.generation
+		}
+	}
+	return r.generation
 }
 
-// id tells this beginning of the store from any other. Sessions carry it:
-// those of another beginning are in user records that nobody could find to
-// end them.
-func (r *metaRecord) id() uint64 {
-	mac := hmac.New(sha256.New, r.index[:])
-	mac.Write([]byte("store id"))
-	return binary.BigEndian.Uint64(mac.Sum(nil))
+// revokeAll replaces the generation of a mini program, or of all.
+func (r *metaRecord) revokeAll(appID string) {
+	if appID == "" {
+		r.generation, r.apps = newGeneration(), nil
+		return
+	}
+	r.apps = slices.DeleteFunc(r.apps, func(a appGeneration) bool { return a.appID == appID })
+	r.apps = append(r.apps, appGeneration{appID, newGeneration()})
 }

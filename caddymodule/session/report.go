@@ -5,37 +5,33 @@ import (
 	"time"
 )
 
-// reportEvery is how often the same trouble is reported at most. A store that
-// is down for an hour should not fill a disk with what is known after a line.
-const reportEvery = time.Minute
+// reportInterval is the least time between two reports of the same event.
+const reportInterval = time.Minute
 
-// A reporter passes trouble on that no caller waits for.
+// A reporter passes on failures of background work.
 type reporter struct {
-	report func(event string, err error)
-	clock  *Clock
+	callback func(event string, err error)
+	now      func() int64
 
 	mu   sync.Mutex
 	last map[string]int64
 }
 
-func newReporter(report func(event string, err error), clock *Clock) *reporter {
-	return &reporter{report: report, clock: clock, last: make(map[string]int64)}
-}
-
-// tell reports the event, unless it did so a short while ago.
-func (r *reporter) tell(event string, err error) {
-	if r.report == nil {
+// report calls the callback, unless it did so for the same event a short while
+// ago.
+func (r *reporter) report(event string, err error) {
+	if r.callback == nil {
 		return
 	}
-	now := r.clock.read()
+	now := r.now()
 	r.mu.Lock()
 	last, known := r.last[event]
-	due := !known || now-last >= int64(reportEvery)
+	due := !known || now-last >= int64(reportInterval)
 	if due {
 		r.last[event] = now
 	}
 	r.mu.Unlock()
 	if due {
-		r.report(event, err)
+		r.callback(event, err)
 	}
 }

@@ -145,13 +145,96 @@ func TestEndUser(t *testing.T) {
 	}
 }
 
+func TestRevokeAll(t *testing.T) {
+	const otherApp = "wxffffffffffffffff"
+	observed := func(s session.Store) session.Store { return s }
+	unobserved := func(s session.Store) session.Store { return between(s) }
+	for name, wrap := range map[string]func(session.Store) session.Store{"observed": observed, "unobserved": unobserved} {
+		t.Run(name, func(t *testing.T) {
+			store := openStore(t)
+			net := between(store)
+			a, b := manage(t, net), manage(t, wrap(store))
+			login := func(f *fixture, app string) string {
+				return f.create(session.Login{AppID: app, OpenID: "oAlice", SessionKey: "key"}).Token
+			}
+			ours, theirs := login(a, appID), login(b, otherApp)
+			b.lives(ours, "oAlice")
+			b.lives(theirs, "oAlice")
+
+			net.taken()
+			require.NoError(t, a.RevokeAll(t.Context(), appID))
+			require.Equal(t, []string{"update meta", "sync "}, net.taken(), "one write")
+			a.dead(ours)
+			b.dead(ours)
+			a.lives(theirs, "oAlice")
+			b.lives(theirs, "oAlice")
+			user, err := b.User(t.Context(), appID, "oAlice")
+			require.NoError(t, err)
+			require.Empty(t, user.Sessions)
+			ours = login(b, appID)
+			a.lives(ours, "oAlice")
+
+			require.NoError(t, b.RevokeAll(t.Context(), ""))
+			for _, token := range []string{ours, theirs} {
+				a.dead(token)
+				b.dead(token)
+			}
+			ours, theirs = login(a, appID), login(a, otherApp)
+			b.lives(ours, "oAlice")
+			require.NoError(t, a.RevokeAll(t.Context(), appID))
+			require.NoError(t, a.RevokeAll(t.Context(), appID))
+			b.dead(ours)
+			b.lives(theirs, "oAlice")
+			require.NoError(t, b.RevokeAll(t.Context(), "wx0000000000000000"), "no user has ever logged in there")
+			a.lives(theirs, "oAlice")
+
+			// On an emptied store, too, nothing lives afterwards.
+			require.NoError(t, store.Delete(t.Context(), "meta"))
+			require.NoError(t, a.RevokeAll(t.Context(), appID))
+			b.dead(theirs)
+			b.lives(login(b, appID), "oAlice")
+		})
+	}
+	t.Run("in a full store", func(t *testing.T) {
+		net := between(openStore(t))
+		f := manage(t, net)
+		token := f.login("oAlice")
+		net.set(func() {
+			net.before = func(method, _ string) error {
+				if method == "update" {
+					return session.ErrFull
+				}
+				return nil
+			}
+		})
+		require.ErrorIs(t, f.RevokeAll(t.Context(), appID), session.ErrFull)
+		f.lives(token, "oAlice")
+		require.NoError(t, f.RevokeAll(t.Context(), ""))
+		f.dead(token)
+		net.up()
+		f.dead(token)
+		f.lives(f.login("oAlice"), "oAlice")
+		f.dead(token)
+	})
+	t.Run("while the store is down", func(t *testing.T) {
+		net := between(openStore(t))
+		f := manage(t, net)
+		token := f.login("oAlice")
+		net.down(func(method, _ string) bool { return method == "sync" })
+		require.ErrorIs(t, f.RevokeAll(t.Context(), ""), errDown)
+		net.up()
+		f.dead(token)
+	})
+}
+
 // A delete that is lost, or a record that an engine brings back, is no way
 // back to life for a session.
 func TestResurrectedRecordsStayDead(t *testing.T) {
 	cases := map[string]func(f *fixture, token string){
-		"ended":        func(f *fixture, token string) { _, _ = f.Revoke(f.t.Context(), token) },
-		"all ended":    func(f *fixture, _ string) { _, _ = f.RevokeUser(f.t.Context(), appID, "oAlice") },
-		"pushed out":   func(f *fixture, _ string) { f.login("oAlice") },
+		"revoked":      func(f *fixture, token string) { _, _ = f.Revoke(f.t.Context(), token) },
+		"user revoked": func(f *fixture, _ string) { _, _ = f.RevokeUser(f.t.Context(), appID, "oAlice") },
+		"all revoked":  func(f *fixture, _ string) { _ = f.RevokeAll(f.t.Context(), "") },
+		"evicted":      func(f *fixture, _ string) { f.login("oAlice") },
 		"user deleted": nil,
 	}
 	for name, end := range cases {

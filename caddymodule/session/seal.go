@@ -14,16 +14,19 @@ import (
 // KeySize is the size of an encryption key in bytes.
 const KeySize = 32
 
+// formatVersion is the first byte of every stored value. It covers the sealing
+// and the form of the records.
+const formatVersion = 2
+
 // A sealed value is
 //
-//	version (1) | key id (4) | nonce (12) | AES-256-GCM ciphertext and tag
+//	format version (1) | key id (4) | nonce (12) | AES-256-GCM ciphertext and tag
 //
 // The nonces are random, so one key must not seal more than 2^32 values
 // (NIST SP 800-38D §8.3): at 100 writes a second, more than a year.
 const (
-	sealVersion = 1
-	keyIDSize   = 4
-	sealHeader  = 1 + keyIDSize
+	keyIDSize  = 4
+	sealHeader = 1 + keyIDSize
 )
 
 // A sealer seals records for the store and opens them again.
@@ -32,7 +35,7 @@ type sealer struct {
 }
 
 type sealingKey struct {
-	header []byte // version and key id, as every value under this key begins
+	header []byte // format version and key id, as every value under this key begins
 	aead   cipher.AEAD
 }
 
@@ -74,7 +77,7 @@ func newSealingKey(key []byte) (sealingKey, error) {
 	if err != nil {
 		return sealingKey{}, err
 	}
-	return sealingKey{header: append([]byte{sealVersion}, id...), aead: aead}, nil
+	return sealingKey{header: append([]byte{formatVersion}, id...), aead: aead}, nil
 }
 
 // seal returns the value to store under the storage key.
@@ -86,23 +89,30 @@ func (s *sealer) seal(storageKey string, plain []byte) []byte {
 }
 
 // open returns what was sealed under the storage key, and whether an old key
-// sealed it. The error is ErrWrongKey if none of the keys is the one that the
-// value names, and ErrDamaged if it is and the value still does not open.
-func (s *sealer) open(storageKey string, sealed []byte) (plain []byte, old bool, err error) {
+// sealed it. The result is appended to dst, which may be the space of the
+// ciphertext itself: sealed[sealHeader:sealHeader].
+//
+// The error is ErrVersion if another version of wxgate wrote the value,
+// ErrWrongKey if none of the keys is the one that the value names, and
+// ErrDamaged if it is and the value still does not open.
+func (s *sealer) open(dst []byte, storageKey string, sealed []byte) (plain []byte, old bool, err error) {
 	if len(sealed) < sealHeader {
 		return nil, false, ErrDamaged
 	}
-	err = ErrWrongKey
+	if v := sealed[0]; v != formatVersion {
+		return nil, false, fmt.Errorf("%w: its format is %d, and this version reads %d", ErrVersion, v, formatVersion)
+	}
 	for i, k := range s.keys {
 		if !bytes.Equal(k.header, sealed[:sealHeader]) {
 			continue
 		}
-		if plain, openErr := k.aead.Open(nil, nil, sealed[sealHeader:], []byte(storageKey)); openErr == nil {
-			return plain, i > 0, nil
+		plain, err := k.aead.Open(dst, nil, sealed[sealHeader:], []byte(storageKey))
+		if err != nil {
+			return nil, false, ErrDamaged
 		}
-		err = ErrDamaged
+		return plain, i > 0, nil
 	}
-	return nil, false, err
+	return nil, false, ErrWrongKey
 }
 
 // KeyID returns the id that names an encryption key in what it sealed, so that

@@ -7,26 +7,60 @@ import (
 	"time"
 )
 
-// Errors of the Manager. Everything else that it returns means that the store
-// could not answer, and must not be taken for "no session".
+// Errors of the Manager. Every other error means that the store could not
+// answer, and must not be taken for "no session".
 var (
-	// ErrInvalid says that a token opens no live session: it is malformed,
-	// unknown, expired or revoked. The cases are not told apart.
+	// ErrInvalid is returned when a token opens no live session: it is
+	// malformed, unknown, expired or revoked. Reason returns which.
 	ErrInvalid = errors.New("no live session")
 
-	// ErrNoSuchUser says that the store has nothing about a user.
+	// ErrNoSuchUser is returned when the store has no record of a user.
 	ErrNoSuchUser = errors.New("no such user")
 
-	// ErrWrongKey says that the store was sealed with an encryption key that
-	// is not among those configured.
+	// ErrNoSessionKey is returned when a user has no live session, and so no
+	// session_key that may be used.
+	ErrNoSessionKey = errors.New("the user has no live session, and so no session_key")
+
+	// ErrWrongKey is returned when the store was sealed with an encryption
+	// key that is not among those configured.
 	ErrWrongKey = errors.New("the store is sealed with another encryption key")
 
-	// ErrDamaged says that a record does not open although its key is known:
-	// its bytes are not those that were written under that key.
+	// ErrVersion is returned when another version of wxgate wrote the store,
+	// in a format that this version does not read.
+	ErrVersion = errors.New("the store was written by another version of wxgate")
+
+	// ErrDamaged is returned when a record does not open although its key is
+	// known: its bytes are not those that were written under that key.
 	ErrDamaged = errors.New("a stored record is damaged")
 )
 
-// A Login is what WeChat said about a user, to be turned into a Session.
+// A refusal is an ErrInvalid with its reason.
+type refusal struct{ reason string }
+
+var (
+	errMalformedToken = &refusal{"malformed"}
+	errUnknown        = &refusal{"unknown"}
+	errIdle           = &refusal{"idle"}
+	errLifetime       = &refusal{"lifetime"}
+	errRevoked        = &refusal{"revoked"}
+)
+
+func (r *refusal) Error() string { return ErrInvalid.Error() + ": " + r.reason }
+
+// Is makes a refusal an ErrInvalid.
+func (r *refusal) Is(target error) bool { return target == ErrInvalid }
+
+// Reason returns why a token was refused with ErrInvalid: malformed, unknown,
+// idle, lifetime or revoked. It is for logs; clients must not tell the cases
+// apart. A session that was refused or revoked earlier is unknown.
+func Reason(err error) string {
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return r.reason
+	}
+	return errUnknown.reason
+}
+
+// A Login is WeChat's answer about a user, to be turned into a Session.
 type Login struct {
 	AppID      string // the mini program, wx and 16 hex digits
 	OpenID     string // the user within that mini program; opaque
@@ -34,38 +68,61 @@ type Login struct {
 	SessionKey string // WeChat's key for the user's open data, base64
 }
 
-// A Session says who sent a token. Its fields do not change.
+// A Session is a live session. Its exported fields do not change.
 type Session struct {
 	// ID is the first 16 hex digits of the SHA-256 of the token: enough to
 	// name a session in logs and on the command line, useless for using it.
 	ID      string
 	AppID   string
 	OpenID  string
-	UnionID string // empty if WeChat never told it
+	UnionID string // empty if WeChat has never sent it
 
 	Created time.Time
-	Expires time.Time // the absolute end; idle_timeout may end it sooner
+	Expires time.Time // the absolute end, also of a lifetime shortened since; idle_timeout may end it sooner
 
-	hash       hash
-	user       hash // of the user's record
-	generation uint64
-	seen       atomic.Int64  // last use that this process knows of
-	written    atomic.Int64  // last use in the store
-	read       int64         // when the store was read
-	versions   cacheVersions // what was read then
-	oldKey     bool          // the record is sealed with an old key
-	attached   atomic.Value
+	hash     hash
+	user     hash         // of the user's record
+	seen     atomic.Int64 // last use that this process knows of
+	written  atomic.Int64 // last use in the store
+	read     int64        // when the store was read
+	versions versions     // what was read then
+	oldKey   bool         // the record is sealed with an old key
+	attached atomic.Value
 }
 
-// name sets the names, which share one allocation.
-func (s *Session) name(openID, unionID []byte) {
+// newSession returns what callers see of the two records.
+func (m *Manager) newSession(h hash, r *sessionRecord, unionID []byte) *Session {
+	// The names share one allocation.
 	all := make([]byte, 0, 128)
-	all = hex.AppendEncode(all, s.hash[:idBytes])
-	all = append(all, openID...)
-	all = append(all, unionID...)
+	all = hex.AppendEncode(all, h[:idBytes])
+	for _, name := range [][]byte{r.appID, r.openID, unionID} {
+		all = append(all, name...)
+	}
 	names := string(all)
-	s.ID, names = names[:2*idBytes], names[2*idBytes:]
-	s.OpenID, s.UnionID = names[:len(openID)], names[len(openID):]
+	next := func(n int) (name string) {
+		name, names = names[:n], names[n:]
+		return name
+	}
+	s := &Session{
+		ID:      next(2 * idBytes),
+		AppID:   next(len(r.appID)),
+		OpenID:  next(len(r.openID)),
+		UnionID: next(len(unionID)),
+		Created: time.Unix(0, r.created).UTC(),
+		Expires: time.Unix(0, min(r.expires, r.created+m.lifetime)).UTC(),
+		hash:    h,
+		user:    r.user,
+	}
+	s.seen.Store(r.seen)
+	s.written.Store(r.seen)
+	return s
+}
+
+// used marks the session as used at a time.
+func (s *Session) used(at int64) {
+	if seen := s.seen.Load(); seen < at {
+		s.seen.CompareAndSwap(seen, at)
+	}
 }
 
 // Attach returns what build makes of the session, and calls it only the first

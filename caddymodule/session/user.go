@@ -7,37 +7,29 @@ import (
 	"time"
 )
 
-// previousKeyFor is how long the session_key before the newest is still given
-// out: data that a mini program sealed just before its user logged in again is
-// on its way for so long at most.
-const previousKeyFor = 5 * time.Minute
+// previousKeyLimit is how long the session_key before the newest is still
+// returned: data that a mini program encrypted just before its user logged in
+// again is on its way for so long at most.
+const previousKeyLimit = 5 * time.Minute
 
 // User returns what the store knows of a user. The error is ErrNoSuchUser if
-// it knows nothing.
+// it has no record of the user.
 func (m *Manager) User(ctx context.Context, appID, openID string) (*User, error) {
-	h, err := m.userHash(ctx, appID, openID)
-	if err != nil {
-		return nil, err
-	}
-	record, _, err := m.readUser(ctx, h)
+	record, err := m.readUser(ctx, reader{calls: m.calls}, hashUser(appID, openID))
 	if errors.Is(err, ErrInvalid) {
 		return nil, ErrNoSuchUser
 	}
 	if err != nil {
 		return nil, err
 	}
-	user := &User{AppID: string(record.appID), OpenID: string(record.openID), UnionID: string(record.unionID)}
-	now := m.clock.read()
-	for _, listed := range record.record().sessions {
-		s, err := m.readSessionOf(ctx, &record, listed.hash)
+	user := &User{AppID: appID, OpenID: openID, UnionID: string(record.unionID)}
+	for _, listed := range record.sessions.decode() {
+		s, err := m.liveSession(ctx, &record, listed.hash)
 		if errors.Is(err, ErrInvalid) {
 			continue
 		}
 		if err != nil {
 			return nil, err
-		}
-		if m.expired(s, now) {
-			continue
 		}
 		seen := s.seen.Load()
 		user.Sessions = append(user.Sessions, UserSession{
@@ -51,38 +43,81 @@ func (m *Manager) User(ctx context.Context, appID, openID string) (*User, error)
 	return user, nil
 }
 
-// readSessionOf reads a session of a user whose record was read.
-func (m *Manager) readSessionOf(ctx context.Context, user *userView, h hash) (*Session, error) {
-	record, _, err := m.readSession(ctx, h)
+// liveSession reads a session of a user whose record was read. The error is
+// ErrInvalid if it is not live.
+func (m *Manager) liveSession(ctx context.Context, user *userRecord, h hash) (*Session, error) {
+	now, from := m.now(), reader{calls: m.calls}
+	record, _, err := m.readSession(ctx, from, h)
 	if err != nil {
 		return nil, err
 	}
-	if !user.lists(&record, h) {
-		return nil, ErrInvalid
+	if err := m.listed(ctx, m.cache.Load(), from, &record, user, h, now); err != nil {
+		return nil, err
 	}
-	return m.newSession(h, &record, user.unionID), nil
+	s := m.newSession(h, &record, user.unionID)
+	if expired := m.expired(s, now); expired != nil {
+		return nil, expired
+	}
+	return s, nil
+}
+
+// A SessionKey is WeChat's key for a user's open data and signatures.
+type SessionKey struct {
+	Key      string // base64
+	Received time.Time
 }
 
 // SessionKeys returns WeChat's session_keys of the user of a live session,
 // newest first. The one before the newest is among them for five minutes after
-// it was replaced. The error is ErrInvalid if the session has ended.
+// it was replaced. The error is ErrInvalid if the session is no longer live.
 func (m *Manager) SessionKeys(ctx context.Context, s *Session) (keys []string, err error) {
-	record, _, err := m.readUser(ctx, s.user)
-	if errors.Is(err, ErrNoSuchUser) {
-		return nil, ErrInvalid
+	if err := m.Alive(ctx, s); err != nil {
+		return nil, err
+	}
+	record, err := m.readUser(ctx, reader{calls: m.calls}, s.user)
+	if err != nil {
+		return nil, err
+	}
+	if !record.sessions.contain(s.hash) {
+		return nil, errRevoked
+	}
+	for _, k := range m.keysOf(&record) {
+		keys = append(keys, k.Key)
+	}
+	return keys, nil
+}
+
+// UserKey returns WeChat's session_keys of a user, which are those of
+// SessionKeys, while the user has a live session. The error is ErrNoSessionKey if the user has no live session or no key is known.
+func (m *Manager) UserKey(ctx context.Context, appID, openID string) ([]SessionKey, error) {
+	record, err := m.readUser(ctx, reader{calls: m.calls}, hashUser(appID, openID))
+	if errors.Is(err, ErrInvalid) {
+		return nil, ErrNoSessionKey
 	}
 	if err != nil {
 		return nil, err
 	}
-	of := &sessionRecord{appID: []byte(s.AppID), openID: []byte(s.OpenID), generation: s.generation}
-	if !record.lists(of, s.hash) {
-		return nil, ErrInvalid
+	for _, listed := range slices.Backward(record.sessions.decode()) {
+		_, err := m.liveSession(ctx, &record, listed.hash)
+		if err == nil && len(record.key.value) > 0 {
+			return m.keysOf(&record), nil
+		}
+		if err != nil && !errors.Is(err, ErrInvalid) {
+			return nil, err
+		}
 	}
-	if len(record.key) > 0 {
-		keys = append(keys, string(record.key))
+	return nil, ErrNoSessionKey
+}
+
+// keysOf returns the session_keys of a user, newest first.
+func (m *Manager) keysOf(user *userRecord) (keys []SessionKey) {
+	for _, k := range []sealedKey{user.key, user.previous} {
+		if len(k.value) > 0 {
+			keys = append(keys, SessionKey{string(k.value), time.Unix(0, k.received).UTC()})
+		}
 	}
-	if len(record.previous) > 0 && m.clock.read()-record.replaced < int64(previousKeyFor) {
-		keys = append(keys, string(record.previous))
+	if len(keys) > 1 && m.now()-user.key.received >= int64(previousKeyLimit) {
+		keys = keys[:1]
 	}
-	return keys, nil
+	return keys
 }

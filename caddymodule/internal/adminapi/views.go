@@ -60,6 +60,13 @@ type Revoked struct {
 	Revoked int `json:"revoked"`
 }
 
+// RevokedAll is the answer to revoking every session, or those of one mini
+// program.
+type RevokedAll struct {
+	All   bool   `json:"all"` // always true
+	AppID string `json:"appid,omitempty"`
+}
+
 // IsSessionID reports whether a text has the form of a session's id.
 var IsSessionID = regexp.MustCompile(`^[0-9a-f]{16}$`).MatchString
 

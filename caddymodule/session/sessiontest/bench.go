@@ -145,7 +145,7 @@ func benchManager(b *testing.B, open OpenFunc) {
 		lookup(b, m, fill(b, m, 1000))
 	})
 	b.Run("lookup miss", func(b *testing.B) {
-		m := start(b, 8) // one set: nearly every look-up reads the store
+		m := start(b, 8) // nearly every look-up reads the store
 		lookup(b, m, fill(b, m, 2000))
 	})
 	b.Run("lookup refused", func(b *testing.B) {

@@ -13,7 +13,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
 
-// A Clock is a session.Config.Now that stands still until it is moved.
+// A Clock is for session.Config.Now, and stands still until it is moved.
 type Clock struct{ now atomic.Pointer[time.Time] }
 
 // NewClock returns a clock that stands at a fixed date.
@@ -125,6 +125,55 @@ func runManager(t *testing.T, open OpenFunc) {
 			dead(t, a, token)
 			dead(t, b, token)
 		}
+	})
+
+	t.Run("revoke all", func(t *testing.T) {
+		store, reopen := open(t)
+		a, b := manage(t, store), manage(t, store)
+		alice, bob := login(t, a, "alice"), login(t, b, "bob")
+		require.Equal(t, "bob", openIDOf(t, a, bob))
+		require.NoError(t, b.RevokeAll(t.Context(), "wxffffffffffffffff"))
+		require.Equal(t, "alice", openIDOf(t, b, alice))
+		require.NoError(t, b.RevokeAll(t.Context(), Login("alice").AppID))
+		dead(t, a, alice)
+		dead(t, b, bob)
+		alice, bob = login(t, a, "alice"), login(t, a, "bob")
+		require.NoError(t, a.RevokeAll(t.Context(), ""))
+		dead(t, a, alice)
+		dead(t, b, bob)
+		live := login(t, b, "bob")
+		require.Equal(t, "bob", openIDOf(t, a, live))
+		if reopen == nil {
+			return
+		}
+		a.Close()
+		b.Close()
+		require.NoError(t, store.Close())
+		store = reopen()
+		m := manage(t, store)
+		dead(t, m, alice)
+		require.Equal(t, "bob", openIDOf(t, m, live))
+		m.Close()
+		require.NoError(t, store.Close())
+	})
+
+	// A session that was refused as expired stays dead, however long the
+	// timeouts are afterwards.
+	t.Run("expired", func(t *testing.T) {
+		store, _ := open(t)
+		clock := NewClock()
+		with := func(lifetime time.Duration) *session.Manager {
+			m, err := session.NewManager(t.Context(), session.Config{Store: store, Keys: [][]byte{Key(1)}, Lifetime: lifetime, Now: clock.Now})
+			require.NoError(t, err)
+			t.Cleanup(m.Close)
+			return m
+		}
+		long := with(24 * time.Hour)
+		alice := login(t, long, "alice")
+		clock.Advance(2 * time.Hour)
+		dead(t, with(time.Hour), alice)
+		dead(t, long, alice)
+		dead(t, with(48*time.Hour), alice)
 	})
 
 	// A revocation that was acknowledged is in force for everybody, even for
