@@ -38,6 +38,7 @@ func TestUnmodifiedSDKsWorkThroughTheRelay(t *testing.T) {
 		"node-easywechat":   exec.Command("node", filepath.Join(node, "main.js")),
 	} {
 		t.Run(name, func(t *testing.T) {
+			cmd.Dir = t.TempDir() // node-easywechat keeps its tokens there
 			r.WeChat.Reset()
 			cmd.Env = []string{
 				"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "WXGATE_API=http://" + r.addr, "WXGATE_API_KEY=" + apiKey,
