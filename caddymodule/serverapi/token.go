@@ -86,14 +86,15 @@ func tokenRequest(c *call) (grantType, appID, secret string, err error) {
 	return ask.GrantType, ask.AppID, ask.Secret, nil
 }
 
-// newToken returns wxgate.<appid>.<end>.<mac>. A token dies with the key that it was given for.
+// newToken returns a token of wxgate_api for a mini program and the key that was shown.
 func (h *Handler) newToken(appID, keyName string, end time.Time) (string, error) {
 	keys, err := h.app.APITokenKeys()
 	if err != nil {
 		return "", err
 	}
-	text := tokenPrefix + appID + "." + strconv.FormatInt(end.Unix(), 10)
-	return text + "." + tokenMAC(keys[0], text, h.keyHashes(keyName)[0]), nil
+	bound := h.tokenHolders()
+	i := slices.IndexFunc(bound, func(k namedKey) bool { return k.name == keyName })
+	return signToken(keys[0], bound[i], appID, end), nil
 }
 
 // openToken checks a token and returns its mini program.
@@ -102,59 +103,53 @@ func (h *Handler) openToken(c *call, token string) (appID string, err error) {
 	if err != nil {
 		return "", err
 	}
-	expired := refuse(codeTokenExpired, "token_expired", "the access_token of wxgate_api is expired or unknown: fetch another")
-	text, mac, _ := cutLast(token)
-	rest, endText, _ := cutLast(text)
-	end, err := strconv.ParseInt(endText, 10, 64)
-	if err != nil || time.Now().Unix() >= end {
-		return "", expired
+	appID, holder, ok := verifyToken(keys, h.tokenHolders(), token, time.Now())
+	if !ok {
+		return "", refuse(codeTokenExpired, "token_expired", "the access_token of wxgate_api is expired or unknown: fetch another")
 	}
-	names := []string{""}
-	if len(h.keys) > 0 {
-		names = names[:0]
-		for _, key := range h.keys {
-			names = append(names, key.name)
-		}
+	c.key = holder
+	return appID, nil
+}
+
+// tokenHolders are the keys for which tokens are given: without keys, one for everyone.
+func (h *Handler) tokenHolders() []namedKey {
+	if len(h.keys) == 0 {
+		return []namedKey{{}}
 	}
+	return h.keys
+}
+
+// signToken returns wxgate.<appid>.<end>.<mac>. It is of no use without its
+// holder's key, so it dies with that.
+func signToken(key []byte, holder namedKey, appID string, end time.Time) string {
+	text := tokenPrefix + appID + "." + strconv.FormatInt(end.Unix(), 10)
+	return text + "." + tokenMAC(key, holder, text)
+}
+
+// verifyToken returns whose a token is, and who holds it.
+func verifyToken(keys [][]byte, holders []namedKey, token string, now time.Time) (appID, holder string, ok bool) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 4 || parts[0]+"." != tokenPrefix {
+		return "", "", false
+	}
+	end, err := strconv.ParseInt(parts[2], 10, 64)
+	if err != nil || now.Unix() >= end {
+		return "", "", false
+	}
+	text := strings.Join(parts[:3], ".")
 	for _, key := range keys {
-		for _, name := range names {
-			for _, hash := range h.keyHashes(name) {
-				if hmac.Equal([]byte(mac), []byte(tokenMAC(key, text, hash))) {
-					c.key = name
-					return strings.TrimPrefix(rest, tokenPrefix), nil
-				}
+		for _, holder := range holders {
+			if hmac.Equal([]byte(parts[3]), []byte(tokenMAC(key, holder, text))) {
+				return parts[1], holder.name, true
 			}
 		}
 	}
-	return "", expired
+	return "", "", false
 }
 
-// keyHashes returns what a token is bound to: the hashes of a key's secrets,
-// or nothing where there are no keys.
-func (h *Handler) keyHashes(name string) [][]byte {
-	var hashes [][]byte
-	for _, key := range h.keys {
-		if key.name == name {
-			hashes = append(hashes, key.hash[:])
-		}
-	}
-	if len(hashes) == 0 {
-		hashes = append(hashes, nil)
-	}
-	return hashes
-}
-
-func tokenMAC(key []byte, text string, boundTo []byte) string {
+func tokenMAC(key []byte, holder namedKey, text string) string {
 	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(text + "\x00"))
-	mac.Write(boundTo)
+	mac.Write(holder.hash[:])
+	mac.Write([]byte(text))
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-}
-
-func cutLast(s string) (before, after string, found bool) {
-	i := strings.LastIndexByte(s, '.')
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+1:], true
 }
