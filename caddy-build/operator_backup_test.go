@@ -92,6 +92,34 @@ func TestBackupWhileLoginsRunIsRestoredElsewhere(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, fs.ModeSymlink, info.Mode().Type(), "the link is still one")
 	})
+	t.Run("not behind another user's link", func(t *testing.T) {
+		sticky := filepath.Join(g.Dir, "sticky")
+		require.NoError(t, os.Mkdir(sticky, 0o777))
+		require.NoError(t, os.Chmod(sticky, fs.ModeSticky|0o777))
+		target, link := filepath.Join(g.Dir, "important"), filepath.Join(sticky, "sessions.backup")
+		require.NoError(t, os.WriteFile(target, []byte("root's own"), 0o600))
+		require.NoError(t, os.Symlink(target, link))
+		if os.Lchown(link, 65534, 65534) != nil {
+			return // only root can make such a link, and only root follows it
+		}
+		out := operate(t, g, "backup", "-o", link, "--address", g.Admin).require(t, 2)
+		require.Contains(t, out.stderr, "another user's symbolic link")
+		kept, err := os.ReadFile(target)
+		require.NoError(t, err)
+		require.Equal(t, "root's own", string(kept))
+		through := filepath.Join(g.Dir, "through")
+		require.NoError(t, os.Symlink(g.Dir, through))
+		require.NoError(t, os.Lchown(through, 65534, 65534))
+		operate(t, g, "backup", "-o", filepath.Join(through, "new"), "--address", g.Admin).require(t, 2)
+	})
+	t.Run("private whatever the umask", func(t *testing.T) {
+		umask := syscall.Umask(0)
+		defer syscall.Umask(umask)
+		operate(t, g, "backup", "-o", filepath.Join(g.Dir, "open"), "--address", g.Admin).require(t, 0)
+		info, err := os.Stat(filepath.Join(g.Dir, "open"))
+		require.NoError(t, err)
+		require.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
+	})
 	t.Run("not in place of a directory", func(t *testing.T) {
 		out := operate(t, g, "backup", "-o", g.Dir, "--address", g.Admin).require(t, 2)
 		require.Contains(t, out.stderr, "is a directory: name a file in it")

@@ -59,6 +59,7 @@ func (o outcome) into(t *testing.T, value any) {
 // What --json prints; see docs/operations.md.
 type (
 	stats struct {
+		Build struct{ Version, Caddy, Go string }
 		Store struct {
 			Kind, Name string
 			FreeBytes  uint64 `json:"free_bytes"`
@@ -119,6 +120,8 @@ func operateOn(t *testing.T, g *gatewaytest.Gateway, address string) {
 	admin("stats", "--json").require(t, 0).into(t, &before)
 	require.Equal(t, "badger", before.Store.Kind)
 	require.Contains(t, before.Store.Name, g.Dir)
+	require.Regexp(t, `^v2\.`, before.Build.Caddy)
+	require.NotEmpty(t, before.Build.Version)
 	require.Positive(t, before.Store.FreeBytes)
 	require.Equal(t, 3, before.Sessions)
 	require.Equal(t, before.Logins["ok"], before.MiniPrograms[0].Logins["ok"])

@@ -14,6 +14,7 @@ const countTime = 2 * time.Second
 func serveStats(g gateway, w http.ResponseWriter, r *http.Request) error {
 	view := adminapi.Stats{
 		Store:       adminapi.Store{Kind: g.module.CaddyModule().ID.Name(), Name: StoreTitle(g.module), Options: storeOptions(g.module)},
+		Build:       Build(),
 		KeyID:       g.keyID,
 		Logins:      make(map[string]int64),
 		Requests:    make(map[string]int64),
@@ -27,7 +28,9 @@ func serveStats(g gateway, w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), countTime)
 	defer cancel()
-	if n, ok := g.sessions.Count(ctx); ok {
+	if err := g.sessions.Ping(ctx); err != nil {
+		view.Store.Down = err.Error()
+	} else if n, ok := g.sessions.Count(ctx); ok {
 		view.Sessions = &n
 	}
 	byApp := make(map[string]map[string]int64)

@@ -323,6 +323,7 @@ func (a *App) Start() error {
 	if err := a.routesChecked(); err != nil {
 		return err
 	}
+	a.logStart()
 	sessions, err := a.sessions()
 	if err == nil {
 		err = sessions.Room()
@@ -333,6 +334,20 @@ func (a *App) Start() error {
 		a.storeTrouble(err)
 	}
 	return nil
+}
+
+// logStart logs what starts.
+func (a *App) logStart() {
+	var appIDs []string
+	for _, mp := range a.MiniPrograms {
+		appIDs = append(appIDs, mp.AppID)
+	}
+	key := "configured"
+	if a.keyFile != "" {
+		key = a.keyFile
+	}
+	a.logger.Info("starting", zap.String("version", Build().Version), zap.Strings("miniprograms", appIDs),
+		zap.String("store", StoreTitle(a.module)), zap.String("encryption_key", key))
 }
 
 // Stop does nothing: requests of this configuration may still run, and Cleanup

@@ -291,9 +291,12 @@ func (a *App) examineStore(ctx context.Context, f *Findings, running *adminapi.S
 	defer cancel()
 	store, err := a.module.Open(ctx)
 	if err != nil {
-		message, fix, cured := strings.Cut(err.Error(), "; ")
-		if !cured {
-			fix = "start its server, or correct the option store; if the gateway has it open, give this command the --address of the admin endpoint"
+		message, fix, _ := strings.Cut(err.Error(), "; ")
+		if curer, ok := a.module.(StoreCurer); ok && fix == "" {
+			fix = curer.Cure(err)
+		}
+		if fix == "" {
+			fix = "start its server, or correct the option store"
 		}
 		f.Fault(subject, message, fix)
 		return

@@ -56,6 +56,7 @@ type metrics struct {
 	storeFree     *freeSpace
 	storeResets   prometheus.Counter
 	api           apiMetrics
+	build         prometheus.Collector
 
 	// The series of the hot path, looked up once.
 	allowed, public, missing, invalid, unavailable prometheus.Counter
@@ -79,6 +80,7 @@ func newMetrics() *metrics {
 			Name: "wxgate_exchanges_in_flight", Help: "Exchanges with WeChat that are under way.",
 		}),
 		sessions: newLiveSessions(),
+		build:    newBuildInfo(),
 		revocations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wxgate_revocations_total", Help: "Sessions revoked, by reason.",
 		}, []string{"reason"}),
@@ -118,7 +120,7 @@ func registerMetrics(registry *prometheus.Registry) (*metrics, error) {
 	m := collected
 	for _, c := range append(m.api.collectors(),
 		m.logins, m.requests, m.exchanges, m.inFlight, m.sessions, m.revocations, m.pushes, m.storeDuration, m.storeErrors,
-		m.storeFree, m.storeResets,
+		m.storeFree, m.storeResets, m.build,
 	) {
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return nil, err

@@ -158,7 +158,7 @@ func defaultKeyFile() string {
 
 // readOrMakeKeyFile returns the key in the file at path. An absent file is made
 // only if fresh says that there is no store yet that another key has sealed.
-func readOrMakeKeyFile(path string, fresh bool) ([]byte, error) {
+func (a *App) readOrMakeKeyFile(path string, fresh bool) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	switch {
 	case err == nil:
@@ -172,35 +172,26 @@ func readOrMakeKeyFile(path string, fresh bool) ([]byte, error) {
 	case !fresh:
 		return nil, fmt.Errorf("the encryption key file %s is gone, but the session store exists: restore the file from your backup, or remove the store to end all sessions", path)
 	}
-	return makeKeyFile(path)
+	key, err := makeKeyFile(path)
+	if err == nil {
+		a.logger.Warn("made the encryption key file; back it up: without it no session in the store can be read", zap.String("file", path))
+	}
+	return key, err
 }
 
-// makeKeyFile writes a new key so that a crash leaves either no file or a whole
-// one, and a second process that makes one at the same time cannot win unseen.
+// makeKeyFile writes a new key.
 func makeKeyFile(path string) ([]byte, error) {
 	key := make([]byte, encryptionKeySize)
 	rand.Read(key)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("making the directory of the encryption key file: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".encryption.key-*")
-	if err != nil {
-		return nil, fmt.Errorf("making encryption key file: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err == nil {
-		// Link fails if the name exists, which rename would not.
-		err = os.Link(tmp.Name(), path)
-	}
+	err := WriteFile(path, false, func(f *os.File) error {
+		_, err := f.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("making encryption key file %s: %w", path, err)
-	}
-	// Its name must be as durable as the sessions that need it, which may be on
-	// another disk. Not every system can sync a directory.
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = errors.Join(dir.Sync(), dir.Close())
 	}
 	return key, nil
 }

@@ -52,6 +52,12 @@ type (
 	StoreExaminer interface {
 		ExamineStore(f *Findings, inUse bool) (open bool)
 	}
+
+	// A StoreCurer returns what an operator does about an error of Open; empty
+	// if it does not know.
+	StoreCurer interface {
+		Cure(err error) string
+	}
 )
 
 // StoreTitle returns the name of a store for people.
@@ -193,7 +199,7 @@ func (a *App) openStore() error {
 		if e, ok := a.module.(Existing); ok {
 			fresh = !e.StoreExists()
 		}
-		key, err := readOrMakeKeyFile(a.keyFile, fresh)
+		key, err := a.readOrMakeKeyFile(a.keyFile, fresh)
 		if err != nil {
 			return fmt.Errorf("%w", err)
 		}

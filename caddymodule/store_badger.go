@@ -148,7 +148,7 @@ func (b *BadgerStore) ExamineStore(f *Findings, inUse bool) (open bool) {
 		f.Fault(subject, err.Error(), "give the gateway's user access to the directory, or name another; if it has, run this command as that user")
 	case !info.IsDir():
 		f.Fault(subject, "it is not a directory", "name another: store badger <dir>")
-	case !ownedByUs(info):
+	case !OwnedByUs(info):
 		f.Warn(subject, "it belongs to another user, so it is not opened: files that this user makes in it could keep the gateway from starting",
 			"run this command as the gateway's user: sudo -u wxgate caddy wxgate check …")
 	case !writable(b.Dir):
@@ -159,6 +159,19 @@ func (b *BadgerStore) ExamineStore(f *Findings, inUse bool) (open bool) {
 		return true
 	}
 	return false
+}
+
+// Cure implements StoreCurer.
+func (*BadgerStore) Cure(err error) string {
+	switch {
+	case errors.Is(err, badgerstore.ErrInUse):
+		return "if the other process is the gateway, give this command the --address of its admin endpoint; or stop it"
+	case errors.Is(err, badgerstore.ErrDamaged):
+		return "restore a backup (caddy wxgate restore); or start the gateway, which sets the directory aside and begins with an empty store, unless on_damage refuse is set"
+	case errors.Is(err, fs.ErrPermission):
+		return "give the gateway's user the directory, and run this command as that user"
+	}
+	return "see docs/troubleshooting.md"
 }
 
 // writable reports whether this user can make files in a directory.
@@ -239,6 +252,7 @@ var (
 	_ StoreModule           = (*BadgerStore)(nil)
 	_ StoreOptioner         = (*BadgerStore)(nil)
 	_ StoreExaminer         = (*BadgerStore)(nil)
+	_ StoreCurer            = (*BadgerStore)(nil)
 	_ Existing              = (*BadgerStore)(nil)
 	_ Resetter              = (*BadgerStore)(nil)
 	_ caddy.Provisioner     = (*BadgerStore)(nil)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/wxgate/wxgate/caddymodule"
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
 )
@@ -55,18 +56,19 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 		_, err := receiveBackup(cmd.Context(), client, cmd.OutOrStdout())
 		return err
 	}
-	if link, err := os.Lstat(output); err == nil && link.Mode()&fs.ModeSymlink != 0 && ofAnotherUser(link) {
-		return usageError{fmt.Errorf("%s is a symbolic link of another user: name the file itself", output)}
+	path, err := followLinks(output)
+	if err != nil {
+		return err
 	}
-	info, err := os.Stat(output)
+	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
 		return usageError{fmt.Errorf("%s is a directory: name a file in it", output)}
 	case err == nil && !info.Mode().IsRegular():
-		return backupInto(cmd, client, output)
+		return backupInto(cmd, client, path)
 	}
 	var size int64
-	err = writeWhole(output, func(f *os.File) (err error) {
+	err = caddymodule.WriteFile(path, true, func(f *os.File) (err error) {
 		size, err = receiveBackup(cmd.Context(), client, f)
 		return err
 	})
@@ -104,28 +106,25 @@ func receiveBackup(ctx context.Context, client *adminapi.Client, w io.Writer) (s
 	return size, nil
 }
 
-// writeWhole makes a file that appears under its name only when write has
-// succeeded and the disk has it. Only its owner may read it. Behind a symbolic
-// link it is the file that the link leads to.
-func writeWhole(path string, write func(*os.File) error) error {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+// followLinks returns the file behind symbolic links. In a directory such as
+// /tmp anyone can make a link to a file that only this user can write to, so the
+// links of other users are refused, but for those of the system such as
+// /dev/stdout.
+func followLinks(path string) (string, error) {
+	absolute, err := filepath.Abs(path)
 	if err != nil {
-		return fmt.Errorf("making the file: %w", err)
+		return "", fmt.Errorf("finding the output: %w", err)
 	}
-	defer os.Remove(tmp.Name())
-	if err := write(tmp); err != nil {
-		return errors.Join(err, tmp.Close())
+	for part := absolute; part != filepath.Dir(part); part = filepath.Dir(part) {
+		info, err := os.Lstat(part)
+		if err == nil && info.Mode().Type() == fs.ModeSymlink && !caddymodule.OwnedByUs(info) && !caddymodule.OwnedByRoot(info) {
+			return "", usageError{fmt.Errorf("%s is another user's symbolic link; name the file itself", part)}
+		}
 	}
-	if err := errors.Join(tmp.Sync(), tmp.Close()); err != nil {
-		return fmt.Errorf("writing the file: %w", err)
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target, nil
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return fmt.Errorf("naming the file: %w", err)
-	}
-	return nil
+	return path, nil
 }
 
 func restoreCommand() *cobra.Command {

@@ -150,11 +150,12 @@ func (c *checkup) examinePlaceholders() (all bool) {
 	return all
 }
 
-// logInto is logging into a file at level warn.
+// logInto is logging into a file at level warn, in the format that shows no
+// token: examineLogs looks at the logs of the configuration.
 func logInto(file string) *caddy.Logging {
 	writer, _ := json.Marshal(map[string]any{"output": "file", "filename": file, "roll": false})
 	log := new(caddy.CustomLog)
-	log.WriterRaw, log.EncoderRaw, log.Level = writer, json.RawMessage(`{"format":"json"}`), "WARN"
+	log.WriterRaw, log.EncoderRaw, log.Level = writer, json.RawMessage(`{"format":"wxgate"}`), "WARN"
 	return &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: log}}
 }
 

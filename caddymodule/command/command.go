@@ -54,7 +54,7 @@ such user or session; 4 no gateway answers, or its store does not.`,
 			for _, sub := range []*cobra.Command{
 				statsCommand(), userCommand(), revokeCommand(),
 				backupCommand(), restoreCommand(), migrateCommand(),
-				checkCommand(), demoCommand(),
+				checkCommand(), demoCommand(), devCommand(), versionCommand(),
 			} {
 				sub.DisableFlagsInUseLine = true // each says which matter
 				cmd.AddCommand(sub)
@@ -125,7 +125,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, new(usageError)):
 		return exitUsage
-	case errors.Is(err, adminapi.ErrNoAnswer):
+	case errors.Is(err, adminapi.ErrNoAnswer), errors.Is(err, errStoreDown):
 		return exitUnavailable
 	case !errors.As(err, &answer):
 		return exitFailed

@@ -14,6 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/wxgate/wxgate/caddymodule"
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 )
 
@@ -22,8 +23,9 @@ func statsCommand() *cobra.Command {
 		Use:   "stats [--json] [--address <admin endpoint>]",
 		Short: "Shows the running gateway at a glance",
 		Long: `
-Shows the running gateway at a glance: its store and the space left to it, live
-sessions (an estimate), and logins by result since the process began.`,
+Shows the running gateway at a glance: its version, its store and the space left to
+it, live sessions (an estimate), and logins by result since the process began. The
+exit code is 4 if the store does not answer.`,
 		Args: arguments(0),
 		RunE: run(runStats),
 	}
@@ -42,14 +44,22 @@ func runStats(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-		return printJSON(cmd.OutOrStdout(), stats)
+		err = printJSON(cmd.OutOrStdout(), stats)
+	} else {
+		err = printStats(cmd.OutOrStdout(), stats)
 	}
-	return printStats(cmd.OutOrStdout(), stats)
+	if err == nil && stats.Store.Down != "" {
+		err = fmt.Errorf("%w: %s", errStoreDown, stats.Store.Down)
+	}
+	return err
 }
+
+// errStoreDown is returned when the gateway answers and its store does not.
+var errStoreDown = errors.New("the session store does not answer")
 
 func printStats(out io.Writer, stats adminapi.Stats) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "store\t%s\n", stats.Store.Name)
+	fmt.Fprintf(w, "version\t%s\nstore\t%s\n", versionLine(stats.Build), stats.Store.Name)
 	if stats.Store.Free != nil {
 		fmt.Fprintf(w, "free space\t%s\n", humanize.IBytes(*stats.Store.Free))
 	}
@@ -207,4 +217,26 @@ func plural(n int, what string) string {
 		what += "s"
 	}
 	return humanize.Comma(int64(n)) + " " + what
+}
+
+func versionCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "version [--json]",
+		Short: "Prints the versions of wxgate, Caddy and Go in this binary",
+		Args:  arguments(0),
+		RunE: run(func(cmd *cobra.Command, _ []string) error {
+			build := caddymodule.Build()
+			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+				return printJSON(cmd.OutOrStdout(), build)
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionLine(build))
+			return err
+		}),
+	}
+	jsonFlag(cmd)
+	return cmd
+}
+
+func versionLine(build adminapi.Build) string {
+	return fmt.Sprintf("wxgate %s, Caddy %s, %s", build.Version, build.Caddy, build.Go)
 }

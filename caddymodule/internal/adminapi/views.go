@@ -12,6 +12,7 @@ import (
 // Stats is the gateway at a glance. The counters begin with the process and go
 // on through reloads.
 type Stats struct {
+	Build        Build              `json:"build"`
 	Store        Store              `json:"store"`
 	KeyID        string             `json:"key_id"`             // of the encryption key that seals
 	Sessions     *int64             `json:"sessions,omitempty"` // estimated; absent if the store cannot count
@@ -21,12 +22,22 @@ type Stats struct {
 	Revocations  map[string]int64   `json:"revocations"` // by reason
 }
 
+// Build is what a binary was built from.
+type Build struct {
+	Version string `json:"version"` // of wxgate
+	Caddy   string `json:"caddy"`
+	Go      string `json:"go"`
+}
+
 // Store is the session store of the gateway.
 type Store struct {
 	Kind    string  `json:"kind"`              // the name of its module
 	Name    string  `json:"name"`              // such as its directory
 	Options string  `json:"options,omitempty"` // that need a restart to change
 	Free    *uint64 `json:"free_bytes,omitempty"`
+
+	// Why the store does not answer; empty if it does.
+	Down string `json:"down,omitempty"`
 
 	// Why there is no room for new logins; empty if there is.
 	Full string `json:"full,omitempty"`

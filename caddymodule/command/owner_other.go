@@ -1,7 +1,0 @@
-//go:build !unix
-
-package command
-
-import "io/fs"
-
-func ofAnotherUser(fs.FileInfo) bool { return false }

@@ -1,0 +1,11 @@
+//go:build !unix
+
+package caddymodule
+
+import "io/fs"
+
+// OwnedByUs is not known here.
+func OwnedByUs(fs.FileInfo) bool { return true }
+
+// OwnedByRoot is not known here.
+func OwnedByRoot(fs.FileInfo) bool { return true }
