@@ -1,142 +1,134 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"flag"
+	"bufio"
+	"bytes"
 	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 )
 
-// settings are the flags of the load comparison.
-type settings struct {
-	binary      string
-	dir         string
-	rounds      int
-	duration    time.Duration
-	connections int
-	sessions    int
-	hot         int
-	body        int
-	rows        []string
-	profile     string
-	profiled    string
-	client      string
+// load sends requests over n connections for a while, as many as it can, and
+// returns how long each took.
+func load(r *row, n int, d time.Duration) []time.Duration {
+	end := time.Now().Add(d)
+	each := make([][]time.Duration, n)
+	var clients sync.WaitGroup
+	for i := range n {
+		clients.Go(func() { each[i] = client(r, end) })
+	}
+	clients.Wait()
+	return slices.Concat(each...)
 }
 
-func (s *settings) parse(args []string) error {
-	flags := flag.NewFlagSet("load", flag.ExitOnError)
-	flags.StringVar(&s.binary, "binary", ".build/wxgate", "the gateway, as make build leaves it")
-	flags.StringVar(&s.dir, "dir", ".build/bench", "where sessions are kept between runs")
-	flags.IntVar(&s.rounds, "rounds", 7, "rounds, after one to warm up")
-	flags.DurationVar(&s.duration, "duration", 5*time.Second, "of each row in each round")
-	flags.IntVar(&s.connections, "connections", 64, "kept alive, each with one request at a time")
-	flags.IntVar(&s.sessions, "sessions", 1_000_000, "in row c")
-	flags.IntVar(&s.hot, "hot", 1000, "in the other rows")
-	flags.IntVar(&s.body, "body", 256, "bytes of the upstream's answer")
-	rows := flags.String("rows", "", "only these, by letter, such as a,b,stock; the first one given counts as 1")
-	flags.StringVar(&s.profile, "profile", "", "write a CPU profile of one row under load to this file")
-	flags.StringVar(&s.profiled, "profile-row", "b", "which row")
-	flags.StringVar(&s.client, "client", "", "wrk or builtin (default: wrk if it is installed)")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	if *rows != "" {
-		s.rows = strings.Split(*rows, ",")
-	}
-	if s.rounds < 1 || s.duration < time.Second || s.connections < 1 {
-		return errors.New("-rounds and -connections are at least 1, and -duration is at least 1s")
-	}
-	var err error
-	if s.binary, err = filepath.Abs(s.binary); err != nil {
-		return err
-	}
-	if s.dir, err = filepath.Abs(s.dir); err != nil {
-		return err
-	}
-	return os.MkdirAll(s.dir, 0o700)
-}
-
-// runLoad measures all rows and prints the table.
-func runLoad(ctx context.Context, args []string) error {
-	var s settings
-	if err := s.parse(args); err != nil {
-		return err
-	}
-	generate, err := newLoad(s)
-	if err != nil {
-		return err
-	}
-	h := &house{settings: s}
-	defer h.stop()
-	rows, err := h.build(ctx)
-	if err != nil {
-		return err
-	}
-
-	for round := range s.rounds + 1 {
-		order := slices.Clone(rows)
-		if round%2 == 1 {
-			slices.Reverse(order) // nobody always comes after the same one
-		}
-		for _, r := range order {
-			sample, err := measure(ctx, r, generate)
-			if err != nil {
-				return fmt.Errorf("row %s: %w", r.name, err)
-			}
-			if round == 0 {
-				continue
-			}
-			r.samples = append(r.samples, sample)
-			fmt.Fprintf(os.Stderr, "bench: round %d of %d, row %-5s %7.1f µs of CPU per request, %6.0f requests/s\n",
-				round, s.rounds, r.name, sample.cpu, sample.rate)
+// client is one connection, with one request at a time.
+func client(r *row, end time.Time) (latencies []time.Duration) {
+	conn, err := net.Dial("tcp", r.address)
+	check(err)
+	defer conn.Close()
+	replies := bufio.NewReader(conn)
+	var request []byte
+	for time.Now().Before(end) {
+		request = r.request(request[:0], r.address)
+		began := time.Now()
+		_, err := conn.Write(request)
+		check(err)
+		resp, err := http.ReadResponse(replies, nil)
+		check(err)
+		_, err = io.Copy(io.Discard, resp.Body)
+		check(err)
+		latencies = append(latencies, time.Since(began))
+		// Caddy answers 200 without a body where no site takes the request.
+		if resp.StatusCode != r.status || resp.ContentLength == 0 {
+			check(fmt.Errorf("row %s: a request was answered %s, not %d", r.name, resp.Status, r.status))
 		}
 	}
-	if s.profile != "" {
-		if err := h.takeProfile(ctx, rows, generate); err != nil {
-			return err
+	return latencies
+}
+
+// fields are the header of a mini program's request, as WeChat 8 sends them on
+// a telephone, beside the host and the token.
+const fields = "User-Agent: Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.54(0x18003637) NetType/WIFI Language/zh_CN\r\n" +
+	"Referer: https://servicewechat.com/" + appID + "/42/page-frame.html\r\n" +
+	"Content-Type: application/json\r\nAccept-Encoding: gzip,compress,br,deflate\r\n"
+
+// withToken makes requests that carry one of the tokens each, at random.
+func withToken(tokens []byte) func(b []byte, host string) []byte {
+	return func(b []byte, host string) []byte {
+		b = fmt.Appendf(b, "GET /api/orders?page=1 HTTP/1.1\r\nHost: %s\r\n%s3rd_session: ", host, fields)
+		return append(appendToken(b, tokens), "\r\n\r\n"...)
+	}
+}
+
+// withCode makes logins, each of a new user.
+func withCode(issue func() string) func(b []byte, host string) []byte {
+	return func(b []byte, host string) []byte {
+		body := `{"code":"` + issue() + `"}`
+		return fmt.Appendf(b, "POST /login HTTP/1.1\r\nHost: %s\r\n%sContent-Length: %d\r\n\r\n%s", host, fields, len(body), body)
+	}
+}
+
+const tokenChars = 43
+
+// appendToken appends one of the lines of tokens, or, if there are none, a
+// token that opens no session.
+func appendToken(b, tokens []byte) []byte {
+	if n := len(tokens) / (tokenChars + 1); n > 0 {
+		at := rand.IntN(n) * (tokenChars + 1)
+		return append(b, tokens[at:at+tokenChars]...)
+	}
+	for range tokenChars {
+		b = append(b, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[rand.IntN(64)])
+	}
+	return b
+}
+
+// unknownTokens writes n tokens that open no session to a file in dir.
+func unknownTokens(dir string, n int) (tokens []byte) {
+	for range n {
+		tokens = append(appendToken(tokens, nil), '\n')
+	}
+	check(os.WriteFile(dir+"/tokens", tokens, 0o600))
+	return tokens
+}
+
+// servers are the parts of the set-up that this program plays itself, by the
+// name under which it is started.
+var servers = map[string]func(listen, argument string) error{"bench-upstream": serveUpstream, "bench-auth": serveAuth}
+
+// serveUpstream is the application behind every proxy: it gives the same answer
+// to everything.
+func serveUpstream(listen, body string) error {
+	return http.ListenAndServe(listen, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, body)
+	}))
+}
+
+// serveAuth is the simplest service that forward_auth and auth_request can ask:
+// a map in memory, without expiry, storage or revocation.
+func serveAuth(listen, file string) error {
+	tokens, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	users := make(map[string]string)
+	for i, token := range bytes.Fields(tokens) {
+		users[string(token)] = openID(i)
+	}
+	return http.ListenAndServe(listen, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, ok := users[r.Header.Get("3rd_session")]
+		if !ok {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
 		}
-	}
-	printMachine(os.Stdout, generate.name())
-	printTable(os.Stdout, rows)
-	return nil
-}
-
-// A sample is what one row did in one round.
-type sample struct {
-	cpu      float64 // µs of the proxy side per request
-	aside    float64 // µs of the row's other processes per request, such as redis-server
-	rate     float64 // requests/s
-	p50, p99 time.Duration
-}
-
-// measure loads one row for one round.
-func measure(ctx context.Context, r *row, generate loader) (sample, error) {
-	proxy, aside, err := r.cpu()
-	if err != nil {
-		return sample{}, err
-	}
-	result, err := generate.run(ctx, r.target)
-	if err != nil {
-		return sample{}, err
-	}
-	proxyAfter, asideAfter, err := r.cpu()
-	if err != nil {
-		return sample{}, err
-	}
-	if result.requests == 0 || result.unexpected > 0 {
-		return sample{}, fmt.Errorf("%d requests, of which %d were not answered %d", result.requests, result.unexpected, r.target.status)
-	}
-	perRequest := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(result.requests) }
-	return sample{
-		cpu:   perRequest(proxyAfter - proxy),
-		aside: perRequest(asideAfter - aside),
-		rate:  float64(result.requests) / result.took.Seconds(),
-		p50:   result.p50,
-		p99:   result.p99,
-	}, nil
+		w.Header().Set("X-OpenID", user)
+		w.WriteHeader(http.StatusOK)
+	}))
 }
