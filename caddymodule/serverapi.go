@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"errors"
@@ -133,6 +134,25 @@ func (a *App) IsAppSecret(appID, secret string) bool {
 
 // PayKey returns the AppKey of virtual payment of env 0 (live) or 1 (sandbox), or "".
 func (a *App) PayKey(appID string, env int) string { return a.payKeys[appID][env] }
+
+// UserKeys returns WeChat's session_keys of a user with a live session, newest
+// first; the one before it only for five minutes after it was replaced. The
+// error is session.ErrNoSessionKey if there is none.
+func (a *App) UserKeys(ctx context.Context, appID, openID string) ([]string, error) {
+	sessions, err := a.sessions()
+	if err != nil {
+		return nil, err
+	}
+	known, err := sessions.UserKey(ctx, appID, openID)
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, k := range known {
+		keys = append(keys, k.Key)
+	}
+	return keys, nil
+}
 
 // ResolveSecret returns the value of a secret of the configuration, which may
 // be a placeholder. It warns if the secret, which what names, is written out.

@@ -123,12 +123,13 @@ func isLoopback(host string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// requiresCertificate reports whether every TLS connection of a server needs a
-// verified client certificate.
+// requiresCertificate reports whether a server has TLS connections that need a
+// verified client certificate. Caddy adds a policy for other names that needs
+// none; a call that comes by that is refused, see accept.
 func requiresCertificate(server *caddyhttp.Server) bool {
-	return len(server.TLSConnPolicies) > 0 && !slices.ContainsFunc(server.TLSConnPolicies, func(p *caddytls.ConnectionPolicy) bool {
+	return slices.ContainsFunc(server.TLSConnPolicies, func(p *caddytls.ConnectionPolicy) bool {
 		auth := p.ClientAuthentication
-		return auth == nil || auth.Mode != "require_and_verify" && (auth.Mode != "" || !auth.Active())
+		return auth != nil && (auth.Mode == "require_and_verify" || auth.Mode == "" && auth.Active())
 	})
 }
 

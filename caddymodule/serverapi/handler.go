@@ -209,6 +209,9 @@ func (h *Handler) serve(c *call) error {
 	if err != nil {
 		return err
 	}
+	if c.URL.Path == signPath {
+		return h.serveSign(c, query, tokenApp)
+	}
 	if c.appID, err = h.chooseApp(c.Request, query, tokenApp); err != nil {
 		return err
 	}

@@ -111,15 +111,9 @@ func (h *Handler) allowed(u *url.URL) (string, error) {
 	if matchAny(never, path) != "" {
 		return "", refuse(codeNotAllowed, "not_allowed", "never: "+path+" takes the AppSecret, or its answer holds a session_key")
 	}
-	if path == signPath {
-		return path, nil
-	}
 	pattern := matchAny(h.allow, path)
 	if pattern == "" {
 		return "", refuse(codeNotAllowed, "not_allowed", "the path is not allowed; to allow it, add to wxgate_api: allow default "+path)
 	}
 	return pattern, nil
 }
-
-// signPath is answered by wxgate_api itself.
-const signPath = "/wxgate/sign"

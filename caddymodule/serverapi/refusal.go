@@ -65,7 +65,7 @@ func toRefusal(err error) *refusal {
 		return wechatRefusal(wx)
 	}
 	switch {
-	case errors.Is(err, session.ErrInvalid):
+	case errors.Is(err, session.ErrNoSessionKey):
 		return refuse(codeNoSessionKey, "no_session_key", noSessionKeyText)
 	case errors.Is(err, context.Canceled):
 		return &refusal{status: clientClosedStatus, errcode: codeBadRequest, name: "canceled", text: "the caller is gone"}

@@ -27,6 +27,9 @@ func (h *Handler) relay(c *call, q query) error {
 	if c.Method == http.MethodPost && c.Body != nil && c.Body != http.NoBody {
 		ask.Body, ask.Length = http.MaxBytesReader(c.ResponseWriter, c.Body, h.maxBody), c.ContentLength
 	}
+	if err := h.addSignatures(c, &ask, &q); err != nil {
+		return err
+	}
 	reply, err := h.app.API().Do(c.Context(), ask)
 	if err != nil {
 		return err

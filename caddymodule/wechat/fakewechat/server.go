@@ -43,9 +43,6 @@ type Config struct {
 	// account, so that users have a unionid.
 	OpenPlatform bool
 
-	// AppKeys are the keys of virtual payment by appid.
-	AppKeys map[string]string
-
 	// Now is the clock for the life of codes and tokens and for watermarks;
 	// the default is time.Now.
 	Now func() time.Time
@@ -59,6 +56,7 @@ type Server struct {
 	mu          sync.Mutex
 	secrets     map[string]string // by appid
 	codes       map[string]*code  // by the code's text
+	appKeys     map[string]string // of virtual payment, by appid
 	phoneCodes  map[string]*code
 	sessionKeys map[account]string // the one that is valid
 	tokens      map[string]*tokens // by appid
@@ -106,6 +104,7 @@ func New(cfg Config) *Server {
 		cfg:         cfg,
 		secrets:     make(map[string]string),
 		codes:       make(map[string]*code),
+		appKeys:     make(map[string]string),
 		phoneCodes:  make(map[string]*code),
 		tokens:      make(map[string]*tokens),
 		issued:      make(map[string]issued),
@@ -127,6 +126,13 @@ func (s *Server) SetSecret(appID, secret string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.secrets[appID] = secret
+}
+
+// SetAppKey sets the AppKey of a mini program's virtual payment.
+func (s *Server) SetAppKey(appID, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.appKeys[appID] = key
 }
 
 // IssueCode returns a fresh code for a user of a mini program, as wx.login

@@ -214,7 +214,10 @@ func (s *Server) encryptKey(appID string, _ Call, query url.Values) (string, []b
 
 // balance wants both signatures, over the body's bytes.
 func (s *Server) balance(appID string, call Call, query url.Values) (string, []byte) {
-	paySig := hexHMAC(s.cfg.AppKeys[appID], "/xpay/query_user_balance&"+string(call.Body))
+	s.mu.Lock()
+	key := s.appKeys[appID]
+	s.mu.Unlock()
+	paySig := hexHMAC(key, "/xpay/query_user_balance&"+string(call.Body))
 	if !hmac.Equal([]byte(paySig), []byte(query.Get("pay_sig"))) {
 		return s.refuse(90010, "invalid pay_sig")
 	}
