@@ -41,19 +41,52 @@ func requireShared(t *testing.T, a, b *gatewaytest.Gateway) {
 	b.Upstream.Take()
 }
 
+// How the store works in a cluster, under Sentinels and over TLS is tested with
+// the store; here is that the options get there.
 func TestGatewaysShareRedis(t *testing.T) {
-	for name, tc := range map[string]struct {
-		directives []string
-		options    string
-	}{
-		"with client cache":    {nil, ""},
-		"without client cache": {nil, "client_cache off"},
-		"password and prefix":  {[]string{"requirepass redis-canary"}, "password {env.REDIS_PASSWORD}\nkey_prefix shop:\ndb 3"},
+	single := func(t *testing.T, directives ...string) string { return redistest.Start(t, directives...).Addr }
+	for name, start := range map[string]func(t *testing.T) (addresses, options string, env []string){
+		"with client cache": func(t *testing.T) (string, string, []string) { return single(t), "", nil },
+		"without client cache": func(t *testing.T) (string, string, []string) {
+			return single(t), "client_cache off", nil
+		},
+		"password, prefix and database": func(t *testing.T) (string, string, []string) {
+			return single(t, "requirepass redis-canary"), "password {env.REDIS_PASSWORD}\nkey_prefix shop:\ndb 3", nil
+		},
+		"cluster": func(t *testing.T) (string, string, []string) {
+			var addresses []string
+			for _, node := range redistest.StartCluster(t, 3) {
+				addresses = append(addresses, node.Addr)
+			}
+			return strings.Join(addresses, " "), "", nil
+		},
+		"Sentinels": func(t *testing.T) (string, string, []string) {
+			replicated := redistest.StartSentinel(t, "user gate on >redis-canary ~wxgate:* +@all")
+			var addresses []string
+			for _, sentinel := range replicated.Sentinels {
+				sentinel.Do(t, "config", "set", "requirepass", "sentinel-canary")
+				addresses = append(addresses, "redis://:{env.SENTINEL_PASSWORD}@"+sentinel.Addr)
+			}
+			return strings.Join(addresses, " "), "sentinel " + redistest.SentinelMaster + "\nusername gate\npassword {env.REDIS_PASSWORD}",
+				[]string{"SENTINEL_PASSWORD=sentinel-canary"}
+		},
+		"TLS by the option": func(t *testing.T) (string, string, []string) {
+			redis, certificate := redistest.StartTLS(t)
+			return redis.Addr, "tls", []string{"SSL_CERT_FILE=" + certificate.CAFile}
+		},
+		"TLS by the URL": func(t *testing.T) (string, string, []string) {
+			redis, certificate := redistest.StartTLS(t)
+			return "rediss://" + redis.Addr, "", []string{"SSL_CERT_FILE=" + certificate.CAFile}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			redis := redistest.Start(t, tc.directives...)
-			cfg := onRedis(redis.Addr, tc.options)
-			requireShared(t, gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg))
+			t.Parallel()
+			addresses, options, env := start(t)
+			cfg := onRedis(addresses, options)
+			cfg.Env = append(cfg.Env, env...)
+			a, b := gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg)
+			requireShared(t, a, b)
+			require.NotContains(t, a.Output()+b.Output(), "canary")
 		})
 	}
 }
@@ -73,67 +106,6 @@ func TestRedisAddressInTheEnvironment(t *testing.T) {
 	redis.Kill()
 	b.Eventually(func() bool { return b.AdminStatus("/wxgate/ready") == http.StatusServiceUnavailable }, "the store is gone")
 	require.NotContains(t, a.Output()+b.Output()+shown.Body, "redis-canary")
-}
-
-func TestSentinelsWithAPassword(t *testing.T) {
-	replicated := redistest.StartSentinel(t, "user gate on >redis-canary ~wxgate:* +@all")
-	var addresses []string
-	for _, sentinel := range replicated.Sentinels {
-		sentinel.Do(t, "config", "set", "requirepass", "sentinel-canary")
-		addresses = append(addresses, "redis://:{env.SENTINEL_PASSWORD}@"+sentinel.Addr)
-	}
-	cfg := onRedis(strings.Join(addresses, " "), "sentinel "+redistest.SentinelMaster+"\nusername gate\npassword {env.REDIS_PASSWORD}")
-	cfg.Env = append(cfg.Env, "SENTINEL_PASSWORD=sentinel-canary")
-	a, b := gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg)
-	requireShared(t, a, b)
-	require.NotContains(t, a.Output()+b.Output(), "canary")
-}
-
-func TestRedisOverTLS(t *testing.T) {
-	redis, certificate := redistest.StartTLS(t)
-	for name, tc := range map[string]struct{ address, options string }{
-		"option": {redis.Addr, "tls"},
-		"URL":    {"rediss://" + redis.Addr, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cfg := onRedis(tc.address, tc.options)
-			late := gatewaytest.New(t)
-			out, err := late.Try("run", "--config", late.WriteConfig(cfg), "--adapter", "caddyfile")
-			require.Error(t, err, "nobody vouches for the certificate")
-			require.Contains(t, out, "x509: certificate signed by unknown authority")
-
-			cfg.Env = append(cfg.Env, "SSL_CERT_FILE="+certificate.CAFile)
-			requireShared(t, gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg))
-		})
-	}
-}
-
-func TestGatewaysShareARedisCluster(t *testing.T) {
-	var addresses []string
-	for _, node := range redistest.StartCluster(t, 3) {
-		addresses = append(addresses, node.Addr)
-	}
-	cfg := onRedis(strings.Join(addresses, " "), "")
-	requireShared(t, gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg))
-}
-
-func TestSentinelFailover(t *testing.T) {
-	replicated := redistest.StartSentinel(t)
-	cfg := onRedis(strings.Join(replicated.SentinelAddrs(), " "), "sentinel "+redistest.SentinelMaster)
-	a, b := gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg)
-	requireShared(t, a, b)
-	token := a.Login("bob").Token
-	replicated.Master.Kill()
-	b.Eventually(func() bool {
-		resp := b.Get("/", gatewaytest.Token(token))
-		require.NotEqual(t, http.StatusUnauthorized, resp.Status, "nobody is logged out by a failover")
-		return resp.Status == http.StatusOK && b.Post("/login", `{"code":"`+b.WeChat.IssueCode(gatewaytest.AppID, "carol")+`"}`).Status == http.StatusOK
-	}, "the replica takes over")
-	a.Eventually(func() bool {
-		return a.Post("/login", `{"code":"`+a.WeChat.IssueCode(gatewaytest.AppID, "dave")+`"}`).Status == http.StatusOK
-	}, "the other gateway finds the replica, too")
-	b.Upstream.Take()
-	requireShared(t, a, b)
 }
 
 // Other options of the store make other connections. Those of the former

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -69,7 +70,7 @@ type RedisStore struct {
 }
 
 // DefaultKeyPrefix is what every key of a Redis begins with by default.
-const DefaultKeyPrefix = "wxgate:"
+const DefaultKeyPrefix = redisstore.DefaultKeyPrefix
 
 // CaddyModule returns the Caddy module information.
 func (*RedisStore) CaddyModule() caddy.ModuleInfo {
@@ -82,15 +83,9 @@ func (*RedisStore) CaddyModule() caddy.ModuleInfo {
 // Provision checks the options and resolves the placeholders.
 func (s *RedisStore) Provision(ctx caddy.Context) error {
 	s.logger = ctx.Slogger()
-	if s.KeyPrefix == "" {
-		s.KeyPrefix = DefaultKeyPrefix
-	}
-	if s.DialTimeout == 0 {
-		s.DialTimeout = caddy.Duration(time.Second)
-	}
-	if s.Timeout == 0 {
-		s.Timeout = caddy.Duration(500 * time.Millisecond)
-	}
+	s.KeyPrefix = cmp.Or(s.KeyPrefix, redisstore.DefaultKeyPrefix)
+	s.DialTimeout = cmp.Or(s.DialTimeout, caddy.Duration(redisstore.DefaultDialTimeout))
+	s.Timeout = cmp.Or(s.Timeout, caddy.Duration(redisstore.DefaultTimeout))
 	if err := s.check(); err != nil {
 		return fmt.Errorf("store redis: %w", err)
 	}

@@ -1,6 +1,15 @@
 package redisstore
 
-import "context"
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+)
 
 const (
 	// laneCount parts of the key space have a lane each. A node of a cluster
@@ -50,6 +59,35 @@ func call[T any](ctx context.Context, s *Store, slot uint16, exchange func(conte
 		defer func() { <-lane }()
 		return exchange(ctx)
 	})
+}
+
+// readAttempts bounds how often one read is sent. The second finds a new
+// connection where the first one broke; after that the caller is better served
+// with an error than the server with more attempts.
+const readAttempts = 3
+
+// read is call for an exchange that changes nothing, so that it is done again
+// when the connection was lost.
+func read[T any](ctx context.Context, s *Store, slot uint16, exchange func(context.Context) (T, error)) (T, error) {
+	return call(ctx, s, slot, func(ctx context.Context) (value T, err error) {
+		for attempt := range time.Duration(readAttempts) {
+			if attempt > 0 {
+				<-time.After(attempt * (5*time.Millisecond + rand.N(10*time.Millisecond)))
+			}
+			value, err = exchange(ctx)
+			if err == nil || ctx.Err() != nil || !isLost(err) {
+				break
+			}
+		}
+		return value, err
+	})
+}
+
+// isLost reports whether an error is that of a connection rather than an answer
+// of the server.
+func isLost(err error) bool {
+	return !errors.Is(err, session.ErrNotFound) && !errors.Is(err, rueidis.ErrClosing) &&
+		!errors.As(err, new(*rueidis.RedisError)) && !errors.Is(err, rueidis.ErrNoCache)
 }
 
 // run does an exchange in a goroutine of its own, because rueidis cannot

@@ -16,8 +16,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore/respguard"
 )
 
-// renewPause is the least time between two renewals of all connections.
-const renewPause = time.Second
+// renewInterval is the least time between two renewals of all connections.
+const renewInterval = time.Second
 
 // conns are all open connections. rueidis replaces a connection only when it
 // breaks, so this breaks those that are of no more use.
@@ -40,8 +40,8 @@ type conn struct {
 	address string
 	all     *conns
 
-	// How the attempt ended shows in the first answer: the one to HELLO. If
-	// that is an error rueidis gives up, or goes on where HELLO is unknown.
+	// The first reply, which is the one to HELLO, shows how the attempt ended.
+	// If it is an error rueidis gives up, or goes on where HELLO is unknown.
 	attempt  *attempt
 	answered bool
 	written  int // up to 2
@@ -53,7 +53,7 @@ func newConns(logger *slog.Logger, subscribes bool, secrets []string) *conns {
 
 // dial is rueidis' DialCtxFn.
 func (c *conns) dial(ctx context.Context, address string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
-	attempt, err := c.paces.begin(address)
+	attempt, err := c.paces.startAttempt(address)
 	if err != nil {
 		return nil, err
 	}
@@ -71,14 +71,14 @@ func (c *conns) dial(ctx context.Context, address string, dialer *net.Dialer, co
 		if !isMistake(err) {
 			c.outage.Store(true)
 		}
-		attempt.end(err)
+		attempt.settle(err)
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		_ = raw.Close() // nothing was sent
-		attempt.end(net.ErrClosed)
+		attempt.settle(net.ErrClosed)
 		return nil, net.ErrClosed
 	}
 	opened := &conn{Conn: respguard.New(raw, c.subscribes), address: address, all: c, attempt: attempt}
@@ -96,13 +96,13 @@ func (c *conn) Read(p []byte) (int, error) {
 			text, _, _ = bytes.Cut(text, []byte("\r\n"))
 			if !bytes.Contains(text, []byte("unknown command")) {
 				// It gives up, though not without a last PING.
-				c.attempt.end(newServerError(string(text), c.all.secrets))
+				c.attempt.settle(newServerError(string(text), c.all.secrets))
 			}
 		} else {
-			c.attempt.end(nil)
+			c.attempt.settle(nil)
 		}
 	case err != nil:
-		c.attempt.end(err)
+		c.attempt.settle(err)
 	}
 	return n, err
 }
@@ -110,14 +110,14 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) Write(p []byte) (int, error) {
 	if c.written < 2 {
 		if c.written++; c.written == 2 {
-			c.attempt.end(nil)
+			c.attempt.settle(nil)
 		}
 	}
 	return c.Conn.Write(p)
 }
 
 func (c *conn) Close() error {
-	c.attempt.end(errUnanswered)
+	c.attempt.settle(errUnanswered)
 	c.all.mu.Lock()
 	delete(c.all.open, c)
 	c.all.mu.Unlock()
@@ -125,30 +125,30 @@ func (c *conn) Close() error {
 }
 
 // renew closes all connections, so that the next command makes new ones. It
-// does so at most once per renewPause, and says why in the log.
+// does so at most once per renewInterval, and logs why.
 func (c *conns) renew(why string) {
 	c.mu.Lock()
-	due := time.Since(c.renewed) >= renewPause
+	due := time.Since(c.renewed) >= renewInterval
 	if due {
 		c.renewed = time.Now()
 	}
 	c.mu.Unlock()
 	if due {
 		c.logger.Warn("making new connections to Redis", "reason", why)
-		c.close("")
+		c.closeTo("")
 	}
 }
 
-// end closes all connections, for good.
-func (c *conns) end() {
+// closeForever closes all connections and lets no more be made.
+func (c *conns) closeForever() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	c.close("")
+	c.closeTo("")
 }
 
-// close closes the connections to address, or all if it is empty.
-func (c *conns) close(address string) {
+// closeTo closes the connections to address, or all if it is empty.
+func (c *conns) closeTo(address string) {
 	c.mu.Lock()
 	var closing []*conn
 	for opened := range c.open {
@@ -189,11 +189,11 @@ type pace struct {
 
 func newPaces() *paces { return &paces{of: make(map[string]*pace)} }
 
-// errUnanswered says that a connection was closed before the server said
-// anything.
+// errUnanswered is the reason of an attempt whose connection was closed before
+// the server sent anything.
 var errUnanswered = errors.New("server did not accept the last connection")
 
-// errResting says that no attempt to connect was made.
+// errResting is returned when no attempt to connect was made.
 var errResting = errors.New("connecting again in a moment")
 
 // An attempt is one connection on its way.
@@ -204,8 +204,8 @@ type attempt struct {
 	once  sync.Once
 }
 
-// begin begins an attempt, or says why none may be made now.
-func (p *paces) begin(address string) (*attempt, error) {
+// startAttempt returns an attempt, or why none may be made now.
+func (p *paces) startAttempt(address string) (*attempt, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.of[address]
@@ -224,9 +224,9 @@ func (p *paces) begin(address string) (*attempt, error) {
 	return a, nil
 }
 
-// end says how an attempt ended: nil if the server has accepted the
-// connection. What comes later changes nothing.
-func (a *attempt) end(err error) {
+// settle records how an attempt ended: nil if the server has accepted the
+// connection. Only the first call counts.
+func (a *attempt) settle(err error) {
 	a.once.Do(func() {
 		a.paces.mu.Lock()
 		defer a.paces.mu.Unlock()

@@ -25,7 +25,7 @@
 //
 // # What the server must allow
 //
-// GET, SET with PX, DEL, EVAL, HELLO, AUTH, SELECT, PING and ECHO; CLIENT
+// GET, MGET, SET with PX, DEL, EVAL, HELLO, AUTH, SELECT, PING and ECHO; CLIENT
 // TRACKING and CLIENT CACHING with ClientCache; CLUSTER SLOTS (or SHARDS) in a
 // cluster; ROLE and SENTINEL with Sentinel; SCAN, PTTL, DBSIZE and RANDOMKEY for
 // counting and moving sessions; INFO, if a warning about eviction is wanted.

@@ -125,7 +125,7 @@ func (s *Store) beat(missed map[string]int) {
 		}
 		if missed[address]++; missed[address] >= missedLimit {
 			missed[address] = 0
-			s.conns.close(address)
+			s.conns.closeTo(address)
 		}
 	}
 	if down && s.Room() == nil {

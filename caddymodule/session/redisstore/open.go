@@ -66,7 +66,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.client, err = s.connect(ctx, option)
 	if err != nil {
-		s.conns.end() // an attempt may still be under way
+		s.conns.closeForever() // an attempt may still be under way
 		return nil, err
 	}
 	if err := s.probe(ctx); err != nil {
@@ -190,7 +190,7 @@ const (
 // probe reads a key, and writes it in every way that the store does.
 func (s *Store) probe(ctx context.Context) error {
 	key := probePrefix + rand.Text()
-	if _, err := s.Get(ctx, key); !errors.Is(err, session.ErrNotFound) {
+	if err := s.Ping(ctx); err != nil {
 		return fmt.Errorf("trying to read: %w", err)
 	}
 	err := s.probeUpdate(ctx, key)
@@ -236,8 +236,8 @@ func (s *Store) probeTracking(ctx context.Context, key string) error {
 		}
 	})
 	defer cancel()
-	if _, err := s.get(ctx, s.prefix+key); err != nil && !errors.Is(err, session.ErrNotFound) {
-		return s.explain(ctx, "trying to read", err)
+	if _, err := s.GetMany(ctx, key); err != nil {
+		return fmt.Errorf("trying to read: %w", err)
 	}
 	if err := s.do(ctx, s.set(key, []byte("changed"), probeTTL)); err != nil {
 		return s.explain(ctx, "trying to write", err)
@@ -258,7 +258,7 @@ func (s *Store) probeTracking(ctx context.Context, key string) error {
 // evicts returns the maxmemory-policy if the server may remove keys by it. A
 // server that does not say is given the benefit of the doubt.
 func (s *Store) evicts(ctx context.Context) string {
-	info, err := call(ctx, s, 0, func(ctx context.Context) (string, error) {
+	info, err := read(ctx, s, 0, func(ctx context.Context) (string, error) {
 		return s.client.Do(ctx, s.client.B().Info().Section("memory").Build()).ToString()
 	})
 	if err != nil {

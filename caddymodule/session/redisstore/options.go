@@ -1,11 +1,11 @@
 package redisstore
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"strconv"
@@ -46,16 +46,15 @@ type Options struct {
 	SentinelMaster string
 
 	// DialTimeout bounds a connection attempt and, again, the greeting that
-	// follows it, at Open; default 1s. Later a connection is made as a part
-	// of the command that needs it, so Timeout bounds it, too.
+	// follows it; default 1s.
 	DialTimeout time.Duration
 
-	// Timeout bounds every call but Scan and Count, for which it bounds each
-	// step; default 500ms. An Update may take twice as long if it has to
-	// wait for its turn.
+	// Timeout bounds one command, and so every call but Update, which sends
+	// two commands or more and takes up to four times as long, and Scan and
+	// Count, which send many; default 500ms.
 	Timeout time.Duration
 
-	// ClientCache asks the server to tell of changed keys, so that Open
+	// ClientCache asks the server to push the keys that change, so that Open
 	// returns a session.Observer. Without it every read costs a round trip.
 	ClientCache bool
 
@@ -63,43 +62,35 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// Defaults of Options.
 const (
-	defaultKeyPrefix   = "wxgate:"
-	defaultDialTimeout = time.Second
-	defaultTimeout     = 500 * time.Millisecond
+	DefaultKeyPrefix   = "wxgate:"
+	DefaultDialTimeout = time.Second
+	DefaultTimeout     = 500 * time.Millisecond
+)
 
+const (
 	// keepAlive is how often an idle connection is tried.
 	keepAlive = time.Second
 
 	// topologyRefresh is how often the nodes of a cluster or the Sentinels
 	// are asked who is master, beside the events that tell it.
 	topologyRefresh = 2 * time.Second
-
-	// readAttempts bounds how often one read is sent. The second finds a
-	// new connection where the first one broke; after that the caller is
-	// better served with an error than the server with more attempts.
-	readAttempts = 3
 )
 
 // withDefaults fills in what was left out.
 func (o Options) withDefaults() Options {
-	if o.KeyPrefix == "" {
-		o.KeyPrefix = defaultKeyPrefix
-	}
-	if o.DialTimeout == 0 {
-		o.DialTimeout = defaultDialTimeout
-	}
-	if o.Timeout == 0 {
-		o.Timeout = defaultTimeout
-	}
+	o.KeyPrefix = cmp.Or(o.KeyPrefix, DefaultKeyPrefix)
+	o.DialTimeout = cmp.Or(o.DialTimeout, DefaultDialTimeout)
+	o.Timeout = cmp.Or(o.Timeout, DefaultTimeout)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return o
 }
 
-// Check says what of the options can be seen to be wrong without a server. Open
-// refuses the same. No error holds an address, which may have a password.
+// Check returns what can be seen to be wrong without a server; Open refuses the
+// same. No error holds an address, which may have a password.
 func (o Options) Check() error {
 	_, err := o.withDefaults().clientOption()
 	return err
@@ -118,13 +109,13 @@ func (o Options) clientOption() (rueidis.ClientOption, error) {
 	if o.SentinelMaster != "" {
 		defaultPort = "26379"
 	}
-	common, err := parseAddresses(o.Addresses, defaultPort)
+	addresses, common, err := parseAddresses(o.Addresses, defaultPort)
 	if err != nil {
 		return rueidis.ClientOption{}, err
 	}
 
 	opt := rueidis.ClientOption{
-		InitAddress: common.addresses,
+		InitAddress: addresses,
 		Username:    o.Username,
 		Password:    o.Password,
 		SelectDB:    o.DB,
@@ -140,7 +131,10 @@ func (o Options) clientOption() (rueidis.ClientOption, error) {
 		// easier to reason about.
 		PipelineMultiplex: -1,
 
-		RetryDelay: retryDelay,
+		// It would send a command again that the goroutine of the broken
+		// connection may still read, which is a data race.
+		DisableRetry: true,
+
 		ClusterOption: rueidis.ClusterOption{
 			ShardsRefreshInterval: topologyRefresh,
 			MaxMovedRedirections:  3,
@@ -157,7 +151,7 @@ func (o Options) clientOption() (rueidis.ClientOption, error) {
 		opt.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	if o.SentinelMaster != "" {
-		if common.hasDB {
+		if common.db != 0 {
 			return rueidis.ClientOption{}, errors.New("a Sentinel has no databases: give the number as an option of its own")
 		}
 		opt.Sentinel = rueidis.SentinelOption{
@@ -171,7 +165,11 @@ func (o Options) clientOption() (rueidis.ClientOption, error) {
 		}
 		return opt, nil
 	}
-	if err := common.mergeInto(&opt); err != nil {
+	if err := errors.Join(
+		agree("user", &opt.Username, common.username),
+		agree("password", &opt.Password, common.password),
+		agree("database", &opt.SelectDB, common.db),
+	); err != nil {
 		return rueidis.ClientOption{}, err
 	}
 	if len(opt.InitAddress) > 1 && opt.SelectDB != 0 {
@@ -180,47 +178,16 @@ func (o Options) clientOption() (rueidis.ClientOption, error) {
 	return opt, nil
 }
 
-// mergeInto adds what the URLs say to what the options say, which must not
-// contradict each other.
-func (c addressing) mergeInto(opt *rueidis.ClientOption) error {
-	merge := func(what string, option *string, url string) error {
-		if *option != "" && url != "" && *option != url {
-			return fmt.Errorf("the address has another %s than the option", what)
-		}
-		if *option == "" {
-			*option = url
-		}
-		return nil
+// agree puts what the URL says into an option, which must not contradict it.
+func agree[T comparable](what string, option *T, url T) error {
+	var none T
+	if *option != none && url != none && *option != url {
+		return fmt.Errorf("the address has another %s than the option", what)
 	}
-	if err := merge("user", &opt.Username, c.username); err != nil {
-		return err
-	}
-	if err := merge("password", &opt.Password, c.password); err != nil {
-		return err
-	}
-	if c.hasDB {
-		if opt.SelectDB != 0 && opt.SelectDB != c.db {
-			return errors.New("the address has another database than the option")
-		}
-		opt.SelectDB = c.db
+	if url != none {
+		*option = url
 	}
 	return nil
-}
-
-// retryDelay paces the attempts of one read, and ends them. Without it rueidis
-// would go on until the deadline, some twenty times, while the server is in
-// trouble. It does not repeat writes at all.
-func retryDelay(attempts int, _ rueidis.Completed, _ error) time.Duration {
-	if attempts >= readAttempts {
-		return -1
-	}
-	return time.Duration(attempts) * (5*time.Millisecond + rand.N(10*time.Millisecond))
-}
-
-// An addressing is what all addresses together say.
-type addressing struct {
-	addresses []string // host:port, or the path of a socket
-	endpoint           // what they agree on; its address is empty
 }
 
 // An endpoint is one parsed address.
@@ -230,114 +197,88 @@ type endpoint struct {
 	username string
 	password string
 	db       int
-	hasDB    bool
 }
 
 // parseAddresses parses all addresses and requires that they agree on
-// everything but the place.
-func parseAddresses(addresses []string, defaultPort string) (addressing, error) {
-	if len(addresses) == 0 {
-		return addressing{}, errors.New("at least one address is needed")
+// everything but the place, which common leaves out.
+func parseAddresses(texts []string, defaultPort string) (addresses []string, common endpoint, err error) {
+	if len(texts) == 0 {
+		return nil, endpoint{}, errors.New("at least one address is needed")
 	}
-	var all addressing
-	for i, text := range addresses {
+	for i, text := range texts {
 		e, err := parseAddress(text, defaultPort)
 		if err != nil {
-			return addressing{}, fmt.Errorf("address %d: %w", i+1, err)
+			return nil, endpoint{}, fmt.Errorf("address %d: %w", i+1, err)
 		}
-		if len(addresses) > 1 && isSocket(e.address) {
-			return addressing{}, fmt.Errorf("address %d: a unix socket must be the only address", i+1)
+		if len(texts) > 1 && isSocket(e.address) {
+			return nil, endpoint{}, fmt.Errorf("address %d: a unix socket must be the only address", i+1)
 		}
-		all.addresses = append(all.addresses, e.address)
+		addresses = append(addresses, e.address)
 		e.address = ""
-		if i > 0 && e != all.endpoint {
-			return addressing{}, fmt.Errorf("address %d differs from the first one in its scheme, user, password or database", i+1)
+		if i > 0 && e != common {
+			return nil, endpoint{}, fmt.Errorf("address %d differs from the first one in its scheme, user, password or database", i+1)
 		}
-		all.endpoint = e
+		common = e
 	}
-	return all, nil
+	return addresses, common, nil
 }
 
 // parseAddress parses host:port or a URL. Its errors hold no part of the
-// text, which may have a password anywhere if it is malformed.
-func parseAddress(text, defaultPort string) (endpoint, error) {
+// text, which may have a password anywhere if it is malformed. That is why it
+// does not use rueidis.ParseURL, which also takes options in the query.
+func parseAddress(text, defaultPort string) (e endpoint, err error) {
 	if !strings.Contains(text, "://") {
 		if strings.ContainsAny(text, "@/?#") {
 			return endpoint{}, errors.New("not host:port; a user, a password or a database needs a redis:// URL")
 		}
-		address, err := hostPort(text, defaultPort)
-		return endpoint{address: address}, err
+		text = "redis://" + text
 	}
 	u, err := url.Parse(text)
-	if err != nil {
-		return endpoint{}, errors.New("not a URL")
+	if err != nil || u.Fragment != "" || u.Opaque != "" {
+		return endpoint{}, errors.New("not host:port or a redis:// URL")
 	}
-	if u.Fragment != "" || u.Opaque != "" {
-		return endpoint{}, errors.New("not a redis:// URL")
-	}
-	var e endpoint
-	if u.User != nil {
-		e.username = u.User.Username()
-		e.password, _ = u.User.Password()
-	}
+	e.username = u.User.Username()
+	e.password, _ = u.User.Password()
+	db := strings.TrimPrefix(u.Path, "/")
 	switch u.Scheme {
-	case "redis", "valkey", "rediss", "valkeys":
-		e.tls = u.Scheme == "rediss" || u.Scheme == "valkeys"
+	case "redis", "rediss":
 		if u.RawQuery != "" {
 			return endpoint{}, errors.New("a redis:// URL takes no query: use the options")
 		}
-		if e.address, err = hostPort(u.Host, defaultPort); err != nil {
+		e.tls = u.Scheme == "rediss"
+		if e.address, err = hostPort(u, defaultPort); err != nil {
 			return endpoint{}, err
 		}
-		err = e.setDB(strings.TrimPrefix(u.Path, "/"))
 	case "unix":
-		if u.Host != "" || !isSocket(u.Path) {
-			return endpoint{}, errors.New("a unix:// URL needs an absolute path: unix:///run/redis.sock")
+		query := u.Query()
+		db = query.Get("db")
+		query.Del("db")
+		if u.Host != "" || !isSocket(u.Path) || len(query) > 0 {
+			return endpoint{}, errors.New("a unix:// URL needs an absolute path and takes no query but db: unix:///run/redis.sock?db=1")
 		}
 		e.address = u.Path
-		query := u.Query()
-		err = e.setDB(query.Get("db"))
-		query.Del("db")
-		if len(query) > 0 {
-			return endpoint{}, errors.New("a unix:// URL takes no query but db")
-		}
 	default:
 		return endpoint{}, errors.New("the scheme must be redis, rediss or unix")
 	}
-	return e, err
+	if n, err := strconv.ParseUint(db, 10, 31); err == nil {
+		e.db = int(n)
+	} else if db != "" {
+		return endpoint{}, errors.New("the database is not a number")
+	}
+	return e, nil
 }
 
-func (e *endpoint) setDB(text string) error {
-	if text == "" {
-		return nil
+// hostPort completes and checks the host and port of a URL.
+func hostPort(u *url.URL, defaultPort string) (string, error) {
+	host, port := u.Hostname(), cmp.Or(u.Port(), defaultPort)
+	if host == "" || strings.ContainsAny(host, "[] \t\r\n") {
+		return "", errors.New("the host is missing or not one")
 	}
-	db, err := strconv.ParseUint(text, 10, 31)
-	if err != nil {
-		return errors.New("the database is not a number")
-	}
-	e.db, e.hasDB = int(db), true
-	return nil
-}
-
-// hostPort completes and checks a host:port.
-func hostPort(text, defaultPort string) (string, error) {
-	host, port, err := net.SplitHostPort(text)
-	if err != nil {
-		// A port may be missing; anything else that is wrong still is.
-		if host, port, err = net.SplitHostPort(text + ":" + defaultPort); err != nil {
-			return "", errors.New("not host:port")
-		}
-	}
-	if host == "" || strings.ContainsAny(host, " \t\r\n") {
-		return "", errors.New("the host is missing")
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strings.HasSuffix(u.Host, ":") {
 		return "", errors.New("the port is not a number from 1 to 65535")
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-// isSocket tells the path of a unix socket from a host:port.
-func isSocket(address string) bool {
-	return strings.HasPrefix(address, "/")
-}
+// isSocket reports whether an address is the path of a unix socket.
+func isSocket(address string) bool { return strings.HasPrefix(address, "/") }

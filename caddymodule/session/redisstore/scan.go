@@ -70,7 +70,7 @@ func (s *Store) masters(ctx context.Context, client rueidis.Client) ([]rueidis.C
 	for _, node := range client.Nodes() {
 		if client.Mode() == rueidis.ClientModeCluster {
 			// HELLO without arguments changes nothing and needs no permission.
-			greeting, err := call(ctx, s, 0, func(ctx context.Context) (map[string]rueidis.RedisMessage, error) {
+			greeting, err := read(ctx, s, 0, func(ctx context.Context) (map[string]rueidis.RedisMessage, error) {
 				return node.Do(ctx, node.B().Arbitrary("HELLO").Build()).AsMap()
 			})
 			if err != nil {
@@ -89,7 +89,7 @@ func (s *Store) masters(ctx context.Context, client rueidis.Client) ([]rueidis.C
 // scanKeys calls page with the keys of one node that begin with prefix.
 func (s *Store) scanKeys(ctx context.Context, node rueidis.Client, prefix string, page func([]string) error) error {
 	for cursor := uint64(0); ; {
-		entry, err := call(ctx, s, 0, func(ctx context.Context) (rueidis.ScanEntry, error) {
+		entry, err := read(ctx, s, 0, func(ctx context.Context) (rueidis.ScanEntry, error) {
 			command := node.B().Scan().Cursor(cursor).Match(escapeGlob(prefix) + "*").Count(scanPage).Build()
 			return node.Do(ctx, command).AsScanEntry()
 		})
@@ -110,12 +110,13 @@ func (s *Store) visitKeys(ctx context.Context, client rueidis.Client, keys []str
 	if len(keys) == 0 {
 		return nil
 	}
-	replies, err := call(ctx, s, 0, func(ctx context.Context) ([]rueidis.RedisResult, error) {
+	replies, err := read(ctx, s, 0, func(ctx context.Context) ([]rueidis.RedisResult, error) {
 		commands := make([]rueidis.Completed, 0, 2*len(keys))
 		for _, key := range keys {
 			commands = append(commands, client.B().Get().Key(key).Build(), client.B().Pttl().Key(key).Build())
 		}
-		return client.DoMulti(ctx, commands...), nil
+		replies := client.DoMulti(ctx, commands...)
+		return replies, replies[0].NonRedisError()
 	})
 	if err != nil {
 		return err
@@ -182,7 +183,7 @@ func (s *Store) Count(ctx context.Context, prefix string) (int64, error) {
 }
 
 func (s *Store) countNode(ctx context.Context, node rueidis.Client, prefix string) (int64, error) {
-	size, err := call(ctx, s, 0, func(ctx context.Context) (int64, error) {
+	size, err := read(ctx, s, 0, func(ctx context.Context) (int64, error) {
 		return node.Do(ctx, node.B().Dbsize().Build()).ToInt64()
 	})
 	if err != nil {
@@ -204,12 +205,13 @@ func (s *Store) countNode(ctx context.Context, node rueidis.Client, prefix strin
 
 // sample returns how many of countSamples random keys begin with prefix.
 func (s *Store) sample(ctx context.Context, node rueidis.Client, prefix string) (hits int64, err error) {
-	replies, err := call(ctx, s, 0, func(ctx context.Context) ([]rueidis.RedisResult, error) {
+	replies, err := read(ctx, s, 0, func(ctx context.Context) ([]rueidis.RedisResult, error) {
 		commands := make([]rueidis.Completed, countSamples)
 		for i := range commands {
 			commands[i] = node.B().Randomkey().Build()
 		}
-		return node.DoMulti(ctx, commands...), nil
+		replies := node.DoMulti(ctx, commands...)
+		return replies, replies[0].NonRedisError()
 	})
 	if err != nil {
 		return 0, err

@@ -46,31 +46,14 @@ type Store struct {
 // Get returns the value under key, or session.ErrNotFound. It asks the server
 // every time.
 func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
-	if err := s.calls.Enter(); err != nil {
+	values, err := s.GetMany(ctx, key)
+	if err == nil && values[0] == nil {
+		err = session.ErrNotFound
+	}
+	if err != nil {
 		return nil, err
 	}
-	defer s.calls.Leave()
-	value, err := s.get(ctx, s.prefix+key)
-	return value, s.explain(ctx, "reading from redis", err)
-}
-
-// get reads a whole key. A tracked read is CLIENT CACHING YES and GET in one
-// write, which rueidis does as a cached read with a cache that keeps nothing.
-func (s *Store) get(ctx context.Context, key string) ([]byte, error) {
-	if s.watch == nil {
-		return s.getUntracked(ctx, key)
-	}
-	get := s.client.B().Get().Key(key).Cache().ToStaticTTL()
-	return call(ctx, s, get.Slot(), func(ctx context.Context) ([]byte, error) {
-		return bytesOf(s.client.DoCache(ctx, get, MaxAge))
-	})
-}
-
-func (s *Store) getUntracked(ctx context.Context, key string) ([]byte, error) {
-	get := s.client.B().Get().Key(key).Build()
-	return call(ctx, s, get.Slot(), func(ctx context.Context) ([]byte, error) {
-		return bytesOf(s.client.Do(ctx, get))
-	})
+	return values[0], nil
 }
 
 // GetMany implements session.MultiGetter.
@@ -82,44 +65,50 @@ func (s *Store) GetMany(ctx context.Context, keys ...string) ([][]byte, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	values, err := s.getMany(ctx, keys)
+	values, err := s.get(ctx, s.watch != nil, keys...)
 	return values, s.explain(ctx, "reading from redis", err)
 }
 
-// getMany reads with one command if nothing is tracked, and with one pipeline
-// otherwise: rueidis tracks GET only.
-func (s *Store) getMany(ctx context.Context, keys []string) ([][]byte, error) {
+// get reads whole keys; nil stands for an absent one. A tracked read is CLIENT
+// CACHING YES and GET in one write, which rueidis does as a cached read with a
+// cache that keeps nothing. Without tracking it is one MGET.
+func (s *Store) get(ctx context.Context, tracked bool, keys ...string) ([][]byte, error) {
 	names := make([]string, len(keys))
 	for i, key := range keys {
 		names[i] = s.prefix + key
 	}
 	first := s.client.B().Get().Key(names[0]).Build()
-	return call(ctx, s, first.Slot(), func(ctx context.Context) ([][]byte, error) {
+	return read(ctx, s, first.Slot(), func(ctx context.Context) ([][]byte, error) {
+		if tracked {
+			return s.getTracked(ctx, names)
+		}
+		replies, err := rueidis.MGet(s.client, ctx, names)
 		values := make([][]byte, len(names))
-		if s.watch == nil {
-			replies, err := rueidis.MGet(s.client, ctx, names)
-			for i, name := range names {
-				if reply := replies[name]; err == nil && !reply.IsNil() {
-					var text string
-					text, err = reply.ToString()
-					values[i] = []byte(text)
-				}
-			}
-			return values, err
-		}
-		gets := make([]rueidis.CacheableTTL, len(names))
 		for i, name := range names {
-			gets[i] = rueidis.CT(s.client.B().Get().Key(name).Cache().ToStaticTTL(), MaxAge)
-		}
-		for i, reply := range s.client.DoMultiCache(ctx, gets...) {
-			value, err := bytesOf(reply)
-			if err != nil && !errors.Is(err, session.ErrNotFound) {
-				return nil, err
+			if reply := replies[name]; err == nil && !reply.IsNil() {
+				var text string
+				text, err = reply.ToString()
+				values[i] = []byte(text)
 			}
-			values[i] = value
 		}
-		return values, nil
+		return values, err
 	})
+}
+
+func (s *Store) getTracked(ctx context.Context, names []string) ([][]byte, error) {
+	gets := make([]rueidis.CacheableTTL, len(names))
+	for i, name := range names {
+		gets[i] = rueidis.CT(s.client.B().Get().Key(name).Cache().ToStaticTTL(), MaxAge)
+	}
+	values := make([][]byte, len(names))
+	for i, reply := range s.client.DoMultiCache(ctx, gets...) {
+		value, err := bytesOf(reply)
+		if err != nil && !errors.Is(err, session.ErrNotFound) {
+			return nil, err
+		}
+		values[i] = value
+	}
+	return values, nil
 }
 
 // bytesOf returns the value in a reply to GET. Only the server's explicit null
@@ -162,15 +151,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 // Ping reads a key that does not exist, so that it fails whenever reading a
 // session would.
 func (s *Store) Ping(ctx context.Context) error {
-	if err := s.calls.Enter(); err != nil {
-		return err
-	}
-	defer s.calls.Leave()
-	_, err := s.get(ctx, s.prefix+"ping")
-	if errors.Is(err, session.ErrNotFound) {
-		err = nil
-	}
-	return s.explain(ctx, "asking redis", err)
+	_, err := s.GetMany(ctx, "ping")
+	return err
 }
 
 // updateTimeouts is how many times Timeout an Update may take: it waits for
@@ -195,11 +177,11 @@ func (s *Store) Update(ctx context.Context, key string, change session.ChangeFun
 	}
 	defer unlock()
 	for attempt := 0; ; attempt++ {
-		old, err := s.getUntracked(working, s.prefix+key)
-		if err != nil && !errors.Is(err, session.ErrNotFound) {
+		values, err := s.get(working, false, key)
+		if err != nil {
 			return s.explain(ctx, doing, err)
 		}
-		found := presence(old)
+		old, found := values[0], presence(values[0])
 		value, ttl, err := change(old)
 		switch {
 		case err != nil:
@@ -322,7 +304,7 @@ func (s *Store) Close() error {
 	case <-ended:
 	case <-time.After(closeTimeout):
 	}
-	s.conns.end()
+	s.conns.closeForever()
 	<-ended
 	return nil
 }

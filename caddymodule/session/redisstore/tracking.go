@@ -11,20 +11,20 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
-// MaxAge is how long a value that was read may be kept if no change is told.
-// A change normally is told within milliseconds. If the message is lost with
-// its connection, everything read over it is given up when that is noticed,
-// after two seconds and Options.Timeout. MaxAge is the bound for what
-// remains: a server that goes on answering after another one has taken over
-// its keys, or a key that was read while its slot moved between the nodes of a
-// cluster, which the server does not track.
+// MaxAge is how long a value that was read may be kept if no change is pushed.
+// A change is normally pushed within milliseconds. If the push is lost with its
+// connection, everything read over that connection is dropped when the loss is
+// noticed, after two seconds and Options.Timeout. MaxAge bounds what remains: a
+// server that goes on answering after another one has taken over its keys, or a
+// key that was read while its slot moved between the nodes of a cluster, which
+// the server does not track.
 const MaxAge = 10 * time.Second
 
-// A TrackingStore is a Store whose server tells of changed keys.
+// A TrackingStore is a Store whose server pushes the keys that change.
 type TrackingStore struct{ *Store }
 
-// Observe calls changed with each key that was written, by this Store or by
-// anybody else, and with the empty key whenever the connection over which
+// Observe calls changed with each key that was written, by this Store or
+// another client, and with the empty key whenever the connection over which
 // values were read is lost. It is called by the goroutine that reads the
 // connection, so it must not wait.
 func (s TrackingStore) Observe(changed func(key string)) (maxAge time.Duration, cancel func()) {
@@ -51,7 +51,7 @@ type link struct {
 	used  atomic.Bool // something was read, so that something may be stale
 }
 
-// Flight says that the key is not cached.
+// Flight returns that the key is not cached.
 func (l *link) Flight(string, string, time.Duration, time.Time) (rueidis.RedisMessage, rueidis.CacheEntry) {
 	l.used.Store(true)
 	return rueidis.RedisMessage{}, nil
@@ -60,7 +60,7 @@ func (l *link) Flight(string, string, time.Duration, time.Time) (rueidis.RedisMe
 // Update does nothing: the reply is on its way to its reader.
 func (l *link) Update(string, string, rueidis.RedisMessage) int64 { return 0 }
 
-// Cancel does nothing: nobody waits for another's read.
+// Cancel does nothing: no read waits for another.
 func (l *link) Cancel(string, string, error) {}
 
 // Delete passes on which keys were changed; nil means all of them.
@@ -80,8 +80,7 @@ func (l *link) Delete(keys []rueidis.RedisMessage) {
 	}
 }
 
-// Close says that the connection is gone. Those of updates carry no tracked
-// reads, so losing one says nothing.
+// Close is called when the connection is gone.
 func (l *link) Close(error) {
 	if l.used.Load() {
 		l.watch.Changed("")

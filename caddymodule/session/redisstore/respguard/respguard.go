@@ -173,23 +173,23 @@ func (s *scanner) takeLine(kind byte, rest []byte) (ended bool, err error) {
 		if length == -1 {
 			return true, nil
 		}
-		return s.begin(length, false)
+		return s.openAggregate(length, false)
 	case '~':
-		return s.begin(length, false)
+		return s.openAggregate(length, false)
 	case '>':
 		if len(s.open) > 0 {
 			return false, ErrProtocol
 		}
-		return s.begin(length, true)
+		return s.openAggregate(length, true)
 	case '%':
-		return s.begin(2*length, false)
+		return s.openAggregate(2*length, false)
 	default:
 		return false, ErrProtocol
 	}
 }
 
-// begin opens an aggregate, unless it is empty. An empty push is nothing.
-func (s *scanner) begin(elements int, push bool) (ended bool, err error) {
+// openAggregate opens an aggregate, unless it is empty. An empty push is nothing.
+func (s *scanner) openAggregate(elements int, push bool) (ended bool, err error) {
 	if elements < 0 || elements > maxElements || len(s.open) == maxDepth || (push && elements == 0) {
 		return false, ErrProtocol
 	}

@@ -19,13 +19,13 @@ func TestParseAddress(t *testing.T) {
 		{"[::1]:6380", endpoint{address: "[::1]:6380"}},
 		{"redis://redis.internal", endpoint{address: "redis.internal:6379"}},
 		{"redis://redis.internal:6380/", endpoint{address: "redis.internal:6380"}},
-		{"redis://[::1]/2", endpoint{address: "[::1]:6379", db: 2, hasDB: true}},
-		{"REDIS://h/0", endpoint{address: "h:6379", hasDB: true}},
-		{"valkey://gate@h", endpoint{address: "h:6379", username: "gate"}},
+		{"redis://[::1]/2", endpoint{address: "[::1]:6379", db: 2}},
+		{"REDIS://h/0", endpoint{address: "h:6379"}},
+		{"redis://gate@h", endpoint{address: "h:6379", username: "gate"}},
 		{"rediss://gate:p%40ss%2F@h:1", endpoint{address: "h:1", tls: true, username: "gate", password: "p@ss/"}},
-		{"valkeys://:p@h", endpoint{address: "h:6379", tls: true, password: "p"}},
+		{"rediss://:p@h", endpoint{address: "h:6379", tls: true, password: "p"}},
 		{"unix:///run/redis.sock", endpoint{address: "/run/redis.sock"}},
-		{"unix://gate:p@/run/redis.sock?db=3", endpoint{address: "/run/redis.sock", username: "gate", password: "p", db: 3, hasDB: true}},
+		{"unix://gate:p@/run/redis.sock?db=3", endpoint{address: "/run/redis.sock", username: "gate", password: "p", db: 3}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.text, func(t *testing.T) {
@@ -38,9 +38,9 @@ func TestParseAddress(t *testing.T) {
 
 func TestParseAddressRefuses(t *testing.T) {
 	for _, text := range []string{
-		"", ":6379", "h:", "h:0", "h:65536", "h:port", "a:b:c", "h h:1", "/run/redis.sock",
+		"", ":6379", "h:", "h:0", "h:65536", "h:port", "a:b:c", "]", "h h:1", "/run/redis.sock",
 		"gate:canary@h:6379", "canary@h", "h:1/canary", "h:1?canary",
-		"http://canary@h", "redis://", "redis://:canary@", "redis://:canary@h:port", "redis://:canary@h/x",
+		"http://canary@h", "valkey://canary@h", "redis://", "redis://:canary@", "redis://:canary@h:port", "redis://:canary@h/x",
 		"redis://:canary@h/-1", "redis://:canary@h/1/2", "redis://:canary@h/99999999999", "redis://:canary@h?db=1",
 		"redis://:canary@h#x", "redis://:canary%zz@h", "redis://gate:canary/x@h", "redis:canary",
 		"unix://canary", "unix://h/canary", "unix:///run/redis.sock?canary=1", "unix:///run/redis.sock?db=canary",
@@ -93,15 +93,12 @@ func TestSentinelsHaveTheirOwnPort(t *testing.T) {
 // refusals are all that parseAddress says. They hold nothing of the address.
 var refusals = []string{
 	"not host:port; a user, a password or a database needs a redis:// URL",
-	"not a URL",
-	"not a redis:// URL",
+	"not host:port or a redis:// URL",
 	"a redis:// URL takes no query: use the options",
-	"a unix:// URL needs an absolute path: unix:///run/redis.sock",
-	"a unix:// URL takes no query but db",
+	"a unix:// URL needs an absolute path and takes no query but db: unix:///run/redis.sock?db=1",
 	"the scheme must be redis, rediss or unix",
 	"the database is not a number",
-	"not host:port",
-	"the host is missing",
+	"the host is missing or not one",
 	"the port is not a number from 1 to 65535",
 }
 
