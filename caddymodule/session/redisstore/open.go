@@ -190,7 +190,7 @@ const (
 // probe reads a key, and writes it in every way that the store does.
 func (s *Store) probe(ctx context.Context) error {
 	key := probePrefix + rand.Text()
-	if err := s.Ping(ctx); err != nil {
+	if _, err := s.GetMany(ctx, key); err != nil {
 		return fmt.Errorf("trying to read: %w", err)
 	}
 	err := s.probeUpdate(ctx, key)
