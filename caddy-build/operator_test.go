@@ -152,6 +152,44 @@ func operateOn(t *testing.T, g *gatewaytest.Gateway, address string) {
 	require.NotEmpty(t, received) // those of alive
 }
 
+// TestOperatorFindsByUnionIDAndRevokesAll works on a gateway of two mini programs.
+func TestOperatorFindsByUnionIDAndRevokesAll(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{App: twoMiniPrograms})
+	admin := func(args ...string) outcome { return operate(t, g, append(args, "--address", g.Admin)...) }
+	alive := func(token string) bool { return g.Get("/", gatewaytest.Token(token)).Status == http.StatusOK }
+	login := func(appID, user string) string {
+		t.Helper()
+		resp := g.Post("/login", `{"appid":"`+appID+`","code":"`+g.WeChat.IssueCode(appID, user)+`"}`)
+		require.Equal(t, http.StatusOK, resp.Status, resp.Body)
+		var login gatewaytest.Login
+		require.NoError(t, json.Unmarshal([]byte(resp.Body), &login))
+		return login.Token
+	}
+	here, there := login(gatewaytest.AppID, "bob"), login(gatewaytest.OtherAppID, "bob")
+	login(gatewaytest.AppID, "alice")
+
+	var users struct{ Users []user }
+	admin("user", g.WeChat.UnionID("bob"), "--json").require(t, 0).into(t, &users)
+	require.Len(t, users.Users, 2)
+	require.Equal(t, g.OpenID("bob"), users.Users[0].OpenID)
+	require.Equal(t, g.WeChat.OpenID(gatewaytest.OtherAppID, "bob"), users.Users[1].OpenID)
+	require.Len(t, users.Users[1].Sessions, 1)
+	require.Contains(t, admin("user", g.WeChat.UnionID("bob")).require(t, 0).stdout, g.OpenID("bob"))
+	require.Contains(t, admin("user", g.WeChat.UnionID("nobody")).require(t, 2).stderr, "--appid", "it may have been an openid")
+	admin("user", g.WeChat.UnionID("nobody"), "--appid", gatewaytest.AppID).require(t, 3)
+
+	require.Equal(t, "all sessions of "+gatewaytest.OtherAppID+" revoked\n", admin("revoke", "--all", "--appid", gatewaytest.OtherAppID).require(t, 0).stdout)
+	require.False(t, alive(there))
+	require.True(t, alive(here), "of another mini program")
+	require.Equal(t, "all sessions revoked\n", admin("revoke", "--all").require(t, 0).stdout)
+	require.False(t, alive(here))
+	require.True(t, alive(login(gatewaytest.AppID, "bob")), "users may log in again")
+	admin("revoke", "--all", g.OpenID("bob")).require(t, 2)
+	admin("revoke", "--all", "--session", "0123456789abcdef").require(t, 2)
+	admin("revoke", "--all", "--appid", "wx1").require(t, 2)
+	require.NotEmpty(t, g.Upstream.Take())
+}
+
 func TestCommandsTellScriptsWhatHappened(t *testing.T) {
 	g := gatewaytest.New(t)
 	config := g.WriteConfig(gatewaytest.Config{})
@@ -163,7 +201,7 @@ func TestCommandsTellScriptsWhatHappened(t *testing.T) {
 		"no command":             {nil, 0, "Available Commands"},
 		"unknown command":        {[]string{"revok", "x"}, 2, "unknown command"},
 		"unknown flag":           {[]string{"stats", "--verbose"}, 2, "unknown flag"},
-		"argument missing":       {[]string{"user"}, 2, "usage: caddy wxgate user <openid>"},
+		"argument missing":       {[]string{"user"}, 2, "usage: caddy wxgate user <openid or unionid>"},
 		"argument too many":      {[]string{"stats", "x"}, 2, "usage"},
 		"no gateway":             {[]string{"stats", "--address", g.Admin}, 4, "no gateway answers"},
 		"no gateway, configured": {[]string{"stats", "--config", config}, 4, g.Admin},

@@ -24,6 +24,7 @@ func init() {
 // Whoever reaches the admin endpoint may use it, as he may /config.
 //
 //	GET    /wxgate/stats
+//	GET    /wxgate/users?unionid=…
 //	GET    /wxgate/users/{appid}/{openid}
 //	DELETE /wxgate/users[?appid=]
 //	DELETE /wxgate/users/{appid}/{openid}
@@ -63,6 +64,7 @@ var adminRoutes = []struct {
 	{http.MethodGet, "/wxgate/ready", serveReady},
 	{http.MethodGet, "/wxgate/stats", withApp(serveStats)},
 	{http.MethodGet, "/wxgate/backup", withApp(serveBackup)},
+	{http.MethodGet, "/wxgate/users", withApp(serveUnionID)},
 	{http.MethodGet, "/wxgate/users/{appid}/{openid}", withApp(serveUser)},
 	{http.MethodDelete, "/wxgate/users", withApp(revokeAll)},
 	{http.MethodDelete, "/wxgate/users/{appid}/{openid}", withApp(revokeUser)},

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
+	"github.com/wxgate/wxgate/caddymodule/session"
 )
 
 // namedUser reads whom the path names. A mini program that is no longer declared
@@ -30,9 +31,36 @@ func serveUser(g gateway, w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	view := adminapi.User{AppID: user.AppID, OpenID: user.OpenID, UnionID: user.UnionID, LogName: logName, Sessions: []adminapi.Session{}}
+	return writeJSON(w, http.StatusOK, g.viewUser(user))
+}
+
+func (g gateway) viewUser(user *session.User) adminapi.User {
+	view := adminapi.User{
+		AppID: user.AppID, OpenID: user.OpenID, UnionID: user.UnionID,
+		LogName: g.hashOpenID(user.AppID, user.OpenID), Sessions: []adminapi.Session{},
+	}
 	for _, s := range user.Sessions {
 		view.Sessions = append(view.Sessions, adminapi.Session(s))
+	}
+	return view
+}
+
+// serveUnionID shows the users with a UnionID.
+func serveUnionID(g gateway, w http.ResponseWriter, r *http.Request) error {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil || len(query) != 1 || len(query["unionid"]) != 1 || query.Get("unionid") == "" {
+		return badRequest("the only parameter is one unionid")
+	}
+	users, err := g.sessions.UsersByUnionID(r.Context(), query.Get("unionid"))
+	var names []string
+	view := adminapi.Users{Users: []adminapi.User{}}
+	for _, user := range users {
+		view.Users = append(view.Users, g.viewUser(user))
+		names = append(names, g.hashOpenID(user.AppID, user.OpenID))
+	}
+	g.recordAction(r, "user viewed", err, zap.Strings("users", names))
+	if err != nil {
+		return err
 	}
 	return writeJSON(w, http.StatusOK, view)
 }

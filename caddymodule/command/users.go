@@ -102,13 +102,16 @@ func printCounts(w io.Writer, what string, counts map[string]int64) {
 
 func userCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "user <openid> [--appid <appid>] [--json] [--address <admin endpoint>]",
+		Use:   "user <openid or unionid> [--appid <appid>] [--json] [--address <admin endpoint>]",
 		Short: "Shows the live sessions of a user",
 		Long: `
 Shows the live sessions of a user, oldest first. A session's id names it, in logs
 and for revoke, and opens nothing. In logs a hash stands for the openid; it is shown,
 too. If the gateway serves one mini program, --appid is not needed. An openid that
-begins with a dash is written last, behind --.`,
+begins with a dash is written last, behind --.
+
+A UnionID shows the user of each mini program. It is looked for in the whole store,
+which takes a while if there are millions of users.`,
 		Args: arguments(1),
 		RunE: run(runUser),
 	}
@@ -119,18 +122,40 @@ begins with a dash is written last, behind --.`,
 }
 
 func runUser(cmd *cobra.Command, args []string) error {
+	asJSON, _ := cmd.Flags().GetBool("json")
 	client, path, err := findUser(cmd, args[0])
-	if err != nil {
-		return err
-	}
 	var user adminapi.User
-	if err := client.Call(cmd.Context(), http.MethodGet, path, &user); err != nil {
+	if err == nil {
+		if err = client.Call(cmd.Context(), http.MethodGet, path, &user); err == nil {
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), user)
+			}
+			return printUser(cmd.OutOrStdout(), user)
+		}
+	}
+	// There is no such openid, or it needs an appid, which a UnionID does not.
+	if code := exitCode(err); client == nil || cmd.Flags().Changed("appid") || code != exitNotFound && code != exitUsage {
 		return err
 	}
-	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-		return printJSON(cmd.OutOrStdout(), user)
+	var users adminapi.Users
+	if unionErr := client.Call(cmd.Context(), http.MethodGet, adminapi.UnionIDPath(args[0]), &users); unionErr != nil {
+		if code := exitCode(unionErr); code == exitNotFound || code == exitFailed {
+			return err // also of a store that cannot be searched
+		}
+		return unionErr
 	}
-	return printUser(cmd.OutOrStdout(), user)
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), users)
+	}
+	for i, user := range users.Users {
+		if i > 0 {
+			fmt.Fprintln(cmd.OutOrStdout())
+		}
+		if err := printUser(cmd.OutOrStdout(), user); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // findUser returns the route of the user whom the command names.
@@ -145,7 +170,7 @@ func findUser(cmd *cobra.Command, openID string) (*adminapi.Client, string, erro
 	flag, _ := cmd.Flags().GetString("appid")
 	appID, err := findAppID(cmd.Context(), client, flag)
 	if err != nil {
-		return nil, "", err
+		return client, "", err
 	}
 	return client, adminapi.UserPath(appID, openID), nil
 }
@@ -172,30 +197,43 @@ func localTime(t time.Time) string { return t.Local().Format(time.DateTime) }
 
 func revokeCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "revoke <openid> [--session <id>] [--appid <appid>] [--json] [--address <admin endpoint>]",
-		Short: "Ends the sessions of a user",
+		Use:   "revoke <openid> [--session <id>] [--appid <appid>] | --all [--appid <appid>]",
+		Short: "Revokes the sessions of a user, or of all users",
 		Long: `
-Ends all sessions of a user, or the one with the id of --session. When the command
-returns, they are dead on every node and stay dead, whatever the gateway or its
-store survives. The user can log in again at once: to keep a user out, block him
-in the application.`,
-		Args: arguments(1),
+Revokes all sessions of a user, or the one with the id of --session. With --all and
+no openid it revokes the sessions of all users, or of all users of the mini program
+of --appid, in one write.
+
+When the command returns, the sessions have ended on every node and stay ended,
+whatever the gateway or its store survives. A user can log in again at once: to keep
+a user out, block the user in the application.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if all, _ := cmd.Flags().GetBool("all"); all {
+				return arguments(0)(cmd, args)
+			}
+			return arguments(1)(cmd, args)
+		},
 		RunE: run(runRevoke),
 	}
 	configFlags(cmd)
 	jsonFlag(cmd)
-	cmd.Flags().String("appid", "", "The mini program; may be left out if there is one")
-	cmd.Flags().String("session", "", "End only the session with this id, as the command user shows it")
+	cmd.Flags().String("appid", "", "The mini program; without --all it may be left out if there is one")
+	cmd.Flags().String("session", "", "Revoke only the session with this id, as the command user shows it")
+	cmd.Flags().Bool("all", false, "Revoke the sessions of all users")
 	return cmd
 }
 
 func runRevoke(cmd *cobra.Command, args []string) error {
+	asJSON, _ := cmd.Flags().GetBool("json")
+	id, _ := cmd.Flags().GetString("session")
+	if len(args) == 0 {
+		return revokeAll(cmd, asJSON)
+	}
 	client, path, err := findUser(cmd, args[0])
 	if err != nil {
 		return err
 	}
 	if cmd.Flags().Changed("session") {
-		id, _ := cmd.Flags().GetString("session")
 		if !adminapi.IsSessionID(id) {
 			return usageError{fmt.Errorf("--session: %q is not the id of a session: 16 hex digits", id)}
 		}
@@ -205,10 +243,34 @@ func runRevoke(cmd *cobra.Command, args []string) error {
 	if err := client.Call(cmd.Context(), http.MethodDelete, path, &revoked); err != nil {
 		return err
 	}
-	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+	if asJSON {
 		return printJSON(cmd.OutOrStdout(), revoked)
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s revoked\n", plural(revoked.Revoked, "session"))
+	return err
+}
+
+func revokeAll(cmd *cobra.Command, asJSON bool) error {
+	if cmd.Flags().Changed("session") {
+		return usageError{errors.New("--all and --session exclude each other")}
+	}
+	client, err := newClient(cmd)
+	if err != nil {
+		return err
+	}
+	appID, _ := cmd.Flags().GetString("appid")
+	var revoked adminapi.RevokedAll
+	if err := client.Call(cmd.Context(), http.MethodDelete, adminapi.AllPath(appID), &revoked); err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), revoked)
+	}
+	of := ""
+	if appID != "" {
+		of = " of " + appID
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "all sessions%s revoked\n", of)
 	return err
 }
 

@@ -91,6 +91,20 @@ func (c calls) count(ctx context.Context, prefix string) (int64, bool) {
 	return n, err == nil
 }
 
+func (c calls) scan(ctx context.Context, prefix string, visit func(key string, value []byte, ttl time.Duration) error) error {
+	scanner, ok := c.store.(Scanner)
+	if !ok {
+		return fmt.Errorf("reading all of the session store: %w", errors.ErrUnsupported)
+	}
+	started := c.start()
+	err := scanner.Scan(ctx, prefix, visit)
+	c.finish(ctx, "scan", started, err)
+	if err != nil {
+		return fmt.Errorf("reading all of the session store: %w", err)
+	}
+	return nil
+}
+
 func (c calls) ping(ctx context.Context) error {
 	started := c.start()
 	var err error

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -41,6 +42,43 @@ func (m *Manager) User(ctx context.Context, appID, openID string) (*User, error)
 	}
 	slices.SortStableFunc(user.Sessions, func(a, b UserSession) int { return a.Created.Compare(b.Created) })
 	return user, nil
+}
+
+// UsersByUnionID returns the users with a UnionID, one for each mini program in
+// which the person has logged in. It reads every user of the store. The error is
+// ErrNoSuchUser if there is none, and errors.ErrUnsupported if the store is no
+// Scanner.
+func (m *Manager) UsersByUnionID(ctx context.Context, unionID string) ([]*User, error) {
+	var names [][2]string
+	err := m.calls.scan(ctx, userPrefix, func(key string, value []byte, _ time.Duration) error {
+		plain, _, err := m.sealer.open(nil, key, value)
+		if err != nil {
+			return nil //nolint:nilerr // it is no user, and reported when it is read
+		}
+		if record, err := decodeUser(plain); err == nil && string(record.unionID) == unionID {
+			names = append(names, [2]string{string(record.appID), string(record.openID)})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var users []*User
+	for _, name := range names {
+		user, err := m.User(ctx, name[0], name[1])
+		if errors.Is(err, ErrNoSuchUser) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		users = append(users, user)
+	}
+	if len(users) == 0 {
+		return nil, ErrNoSuchUser
+	}
+	slices.SortFunc(users, func(a, b *User) int { return cmp.Compare(a.AppID, b.AppID) })
+	return users, nil
 }
 
 // liveSession reads a session of a user whose record was read. The error is

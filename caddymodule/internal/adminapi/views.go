@@ -58,6 +58,11 @@ type User struct {
 	Sessions []Session `json:"sessions"`
 }
 
+// Users are the users with one UnionID.
+type Users struct {
+	Users []User `json:"users"`
+}
+
 // Session is a live session.
 type Session struct {
 	ID       string    `json:"id"`
@@ -80,6 +85,19 @@ type RevokedAll struct {
 
 // IsSessionID reports whether a text has the form of a session's id.
 var IsSessionID = regexp.MustCompile(`^[0-9a-f]{16}$`).MatchString
+
+// UnionIDPath returns the path of the route of the users with a UnionID.
+func UnionIDPath(unionID string) string {
+	return "/wxgate/users?" + url.Values{"unionid": {unionID}}.Encode()
+}
+
+// AllPath returns the path of the route of all users, or those of a mini program.
+func AllPath(appID string) string {
+	if appID == "" {
+		return "/wxgate/users"
+	}
+	return "/wxgate/users?" + url.Values{"appid": {appID}}.Encode()
+}
 
 // UserPath returns the path of the route of a user.
 func UserPath(appID, openID string) string {
