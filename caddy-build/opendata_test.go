@@ -37,6 +37,11 @@ func encode(t *testing.T, body any) string {
 	return string(text)
 }
 
+// phone is what wx.getPhoneNumber gives.
+func phone(watermark any) map[string]any {
+	return map[string]any{"phoneNumber": "13580006666", "purePhoneNumber": "13580006666", "countryCode": "86", "watermark": watermark}
+}
+
 // watermark is what WeChat puts into open data.
 func watermark(appID string, age time.Duration) map[string]any {
 	return map[string]any{"appid": appID, "timestamp": time.Now().Add(-age).Unix()}
@@ -46,7 +51,7 @@ func TestOpenDataReachesTheUpstreamDecrypted(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: openDataSite})
 	token := g.Login("alice").Token
 
-	body := sealed(t, g, "alice", map[string]any{"phoneNumber": "13580006666", "watermark": watermark(gatewaytest.AppID, 0)})
+	body := sealed(t, g, "alice", phone(watermark(gatewaytest.AppID, 0)))
 	body["orderId"], body["openData"] = 7, "forged"
 	body["OPENDATA"] = "forged in another case"
 	resp := g.Post("/user/phone", encode(t, body), gatewaytest.Token(token), "X-WX-Open-Data: verified", "x_wx_open_data: verified")
@@ -114,7 +119,7 @@ func TestOpenDataIsRefused(t *testing.T) {
 		return base64.StdEncoding.EncodeToString(raw)
 	}
 	good := func() map[string]any {
-		return sealed(t, g, "alice", map[string]any{"openId": g.OpenID("alice"), "watermark": watermark(gatewaytest.AppID, 0)})
+		return sealed(t, g, "alice", map[string]any{"openId": g.OpenID("alice"), "nickName": "alice", "watermark": watermark(gatewaytest.AppID, 0)})
 	}
 	with := func(change func(body map[string]any)) map[string]any {
 		body := good()
@@ -131,12 +136,12 @@ func TestOpenDataIsRefused(t *testing.T) {
 		body map[string]any
 		want string
 	}{
-		"another user's data": {sealed(t, g, "bob", map[string]any{"watermark": watermark(gatewaytest.AppID, 0)}), rejected},
-		"another openId":      {sealed(t, g, "alice", map[string]any{"openId": g.OpenID("bob"), "watermark": watermark(gatewaytest.AppID, 0)}), rejected},
-		"another app's":       {sealed(t, g, "alice", map[string]any{"watermark": watermark(gatewaytest.OtherAppID, 0)}), rejected},
-		"stale":               {sealed(t, g, "alice", map[string]any{"watermark": watermark(gatewaytest.AppID, 11*time.Minute)}), rejected},
-		"of the future":       {sealed(t, g, "alice", map[string]any{"watermark": watermark(gatewaytest.AppID, -2*time.Minute)}), rejected},
-		"no watermark":        {sealed(t, g, "alice", map[string]any{"watermark": nil}), rejected},
+		"another user's data": {sealed(t, g, "bob", phone(watermark(gatewaytest.AppID, 0))), rejected},
+		"another openId":      {sealed(t, g, "alice", map[string]any{"openId": g.OpenID("bob"), "nickName": "alice", "watermark": watermark(gatewaytest.AppID, 0)}), rejected},
+		"another app's":       {sealed(t, g, "alice", phone(watermark(gatewaytest.OtherAppID, 0))), rejected},
+		"stale":               {sealed(t, g, "alice", phone(watermark(gatewaytest.AppID, 11*time.Minute))), rejected},
+		"of the future":       {sealed(t, g, "alice", phone(watermark(gatewaytest.AppID, -2*time.Minute))), rejected},
+		"no watermark":        {sealed(t, g, "alice", phone(nil)), rejected},
 		"changed iv":          {with(func(b map[string]any) { b["iv"] = flip(b["iv"].(string), 0) }), rejected},
 		"changed padding":     {with(func(b map[string]any) { b["encryptedData"] = flip(b["encryptedData"].(string), -17) }), rejected},
 		"changed content":     {with(func(b map[string]any) { b["encryptedData"] = flip(b["encryptedData"].(string), 0) }), rejected},
@@ -175,7 +180,7 @@ func TestOpenDataIsRefused(t *testing.T) {
 func TestOpenDataUnderTheKeyBefore(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: openDataSite})
 	token := g.Login("alice").Token
-	body := encode(t, sealed(t, g, "alice", map[string]any{"n": 1, "watermark": watermark(gatewaytest.AppID, 0)}))
+	body := encode(t, sealed(t, g, "alice", phone(watermark(gatewaytest.AppID, 0))))
 	g.Login("alice") // a new session_key; the page still holds data of the old
 	require.Equal(t, http.StatusOK, g.Post("/user/phone", body, gatewaytest.Token(token)).Status)
 	g.Login("alice")

@@ -190,3 +190,64 @@ func TestCanariesAppearNowhere(t *testing.T) {
 	require.Contains(t, surfaces["log"], "exchange with WeChat failed")
 	require.Contains(t, surfaces["/metrics"], "wxgate_logins_total")
 }
+
+// A secret with a mistake that can be seen is an error that does not print it.
+func TestMistakesInSecrets(t *testing.T) {
+	const canary = "c0ffee5ecretc0ffee5ecretc0ffee5e"
+	miniProgram := func(text string) string { return `{"apps":{"wxgate":{"miniprogram":[` + text + `]}}}` }
+	for name, tc := range map[string]struct {
+		env    string // of the AppSecret
+		app    string // lines in the Caddyfile
+		config string // JSON in its place
+		want   string
+	}{
+		"quotes":             {env: `"` + canary + `"`, want: "{env.WX_SECRET} is in quotes"},
+		"single quotes":      {env: `'` + canary + `'`, want: "docker's --env-file keeps quotes"},
+		"quotes and a space": {env: ` "` + canary + `" `, want: "is in quotes"},
+		"quoted key":         {env: canary, app: "encryption_key {env.QUOTED}", want: "encryption_key 1: {env.QUOTED} is in quotes"},
+		"quotes in JSON":     {config: miniProgram(`{"appid":"wx0000000000000001","secret":"\"` + canary + `\""}`), want: "is in quotes"},
+		"swapped":            {env: canary, app: "miniprogram " + canary + " wx00000000000000aa", want: "appid and secret are swapped"},
+		"swapped in JSON":    {config: miniProgram(`{"appid":"` + canary + `","secret":"wx0000000000000001"}`), want: "appid and secret are swapped"},
+		"a secret alone":     {env: canary, app: "miniprogram " + canary + " " + canary, want: "the value is not an appid"},
+		"served appid":       {config: "", env: canary, app: "miniprogram wx00000000000000aa {env.NOT_SET}" + canary, want: "{env.NOT_SET} is not set"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gatewaytest.New(t)
+			path := g.WriteConfig(gatewaytest.Config{App: tc.app, Env: []string{"WX_SECRET=" + tc.env, `QUOTED="` + someKey + `"`}})
+			args := []string{"validate", "--config", path, "--adapter", "caddyfile"}
+			if tc.config != "" {
+				path = filepath.Join(g.Dir, "config.json")
+				require.NoError(t, os.WriteFile(path, []byte(tc.config), 0o600))
+				args = []string{"validate", "--config", path}
+			}
+			out, err := g.Try(args...)
+			require.Error(t, err)
+			require.Contains(t, out, tc.want)
+			require.NotContains(t, out, canary)
+			require.NotContains(t, out, someKey)
+		})
+	}
+}
+
+func TestTheKeyFileIsTheUsersWhateverTheUmask(t *testing.T) {
+	for _, umask := range []string{"000", "0777"} {
+		g := gatewaytest.New(t)
+		path := g.WriteConfig(gatewaytest.Config{})
+		// The data directory is made before, so that the umask is about the file.
+		dir := filepath.Join(g.Dir, "data", "caddy", "wxgate")
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		run := g.Command("run", "--config", path, "--adapter", "caddyfile")
+		run.Path, run.Args = "/bin/sh", append([]string{"sh", "-c", "umask " + umask + ` && exec "$0" "$@"`}, run.Args...)
+		require.NoError(t, run.Start())
+		key := filepath.Join(dir, "encryption.key")
+		g.Eventually(func() bool {
+			_, err := os.Stat(key)
+			return err == nil
+		}, "the key file is made")
+		info, err := os.Stat(key)
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), umask)
+		require.NoError(t, run.Process.Kill())
+		_ = run.Wait()
+	}
+}

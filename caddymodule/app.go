@@ -89,6 +89,7 @@ type App struct {
 	signing atomic.Pointer[[]*assertion.Key] // of assertions, the first signs; nil until the keys are known
 	limit   *loginRate
 	refused *refusalLog
+	refusal refusalCounts // of open data
 	module  StoreModule
 	keys    [][]byte
 	keyFile string // where the key is made on first start; empty if it is configured
@@ -212,6 +213,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.pushes = takeUsedCodes(pushesName, 2*wechat.MaxPushAge)
 	a.limit = newLoginRate(a.LoginRate)
 	a.refused = newRefusalLog()
+	a.refusal = newRefusalCounts()
 	a.events, err = newLoginEvents(ctx)
 	return err
 }
@@ -254,16 +256,13 @@ func (a *App) check() error {
 	}
 	seen := make(map[string]bool)
 	for _, mp := range a.MiniPrograms {
-		if err := checkAppID(mp.AppID); err != nil {
+		if err := checkMiniProgram(mp); err != nil {
 			return fmt.Errorf("miniprogram: %w", err)
 		}
 		if seen[mp.AppID] {
 			return fmt.Errorf("miniprogram %s is declared twice", mp.AppID)
 		}
 		seen[mp.AppID] = true
-		if mp.Secret == "" {
-			return fmt.Errorf("miniprogram %s: the secret is empty", mp.AppID)
-		}
 	}
 	if err := wechat.ValidateBaseURL(a.WeChatAPI); err != nil {
 		return fmt.Errorf("wechat_api: %w", err)
@@ -304,13 +303,6 @@ const minDuration = time.Millisecond
 func checkDuration(d caddy.Duration) error {
 	if time.Duration(d) < minDuration {
 		return fmt.Errorf("%v is less than %v; a number in JSON is nanoseconds, so write a text such as \"5s\"", time.Duration(d), minDuration)
-	}
-	return nil
-}
-
-func checkAppID(appID string) error {
-	if !appIDPattern.MatchString(appID) {
-		return fmt.Errorf("%q is not an appid: it is wx and 16 hex digits", appID)
 	}
 	return nil
 }

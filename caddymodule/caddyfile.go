@@ -97,11 +97,8 @@ func parseMiniProgram(d *caddyfile.Dispenser) (MiniProgram, error) {
 		return MiniProgram{}, d.Errf("miniprogram takes <appid> <secret> [<old secret>], not %d arguments", len(args))
 	}
 	mp := MiniProgram{AppID: args[0], Secret: args[1]}
-	if err := checkAppID(mp.AppID); err != nil {
+	if err := checkMiniProgram(mp); err != nil {
 		return mp, d.WrapErr(err)
-	}
-	if mp.Secret == "" {
-		return mp, d.Errf("the secret of %s is empty", mp.AppID)
 	}
 	if len(args) == 3 {
 		mp.OldSecret = args[2]

@@ -85,6 +85,8 @@ func toAnswer(err error) answer {
 	case errors.Is(err, context.Canceled):
 		// Nobody is there to read it; nginx's number for that.
 		return answer{status: 499, name: "canceled", message: "the client is gone"}
+	case errors.Is(err, errOpenDataRefusals):
+		return answer{status: http.StatusTooManyRequests, name: "rate_limited", message: "too much open data of this session did not verify; log in again"}
 	case errors.Is(err, errOpenDataRejected):
 		return answer{status: http.StatusConflict, name: "open_data_rejected", message: "the open data does not verify; log in again and ask the user again"}
 	default:

@@ -51,6 +51,7 @@ const fuzzedSite = `{
 		token_from 3rd_session bearer
 		inject openid x-oPeNiD
 		public /public/*
+		open_data /open/*
 		logout /nobody-finds-the-logout
 	}
 }

@@ -1,18 +1,16 @@
 package caddymodule
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"path"
-	"strconv"
+	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/maypok86/otter/v2"
+	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/identity"
 	"github.com/wxgate/wxgate/caddymodule/internal/strictjson"
@@ -20,7 +18,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
 
-// OpenData says on which paths the body may hold WeChat's encrypted open data,
+// OpenData lists the paths on which the body may hold WeChat's encrypted open data,
 // such as a phone number. The gateway decrypts it with the user's session_key,
 // verifies it and hands the upstream the plain object instead, as the member
 // `openData`, and the header X-WX-Open-Data: verified.
@@ -36,12 +34,21 @@ type OpenData struct {
 const (
 	defaultMaxAge = 10 * time.Minute
 
-	maxOpenDataBody  = 64 << 10
-	openDataBodyTime = 30 * time.Second
+	maxOpenDataBody     = 64 << 10
+	openDataBodyTimeout = 30 * time.Second
+
+	// maxOpenDataRefusals is how many refusals a session may have: AES-CBC without a MAC
+	// lets a client that may try without end make data of its own.
+	maxOpenDataRefusals = 20
+
+	// maxRefusedSessions bounds the memory of refusals; the oldest are forgotten.
+	maxRefusedSessions = 100_000
 )
 
-// errOpenDataRejected says that open data does not verify, for whatever reason.
-var errOpenDataRejected = errors.New("open data rejected")
+var (
+	errOpenDataRejected = errors.New("open data rejected")
+	errOpenDataRefusals = errors.New("too many refusals of open data")
+)
 
 func (o *OpenData) setDefaults() {
 	if o.MaxAge == nil {
@@ -74,30 +81,32 @@ func (o *OpenData) covers(p string) bool {
 	return identity.MatchAny(o.Paths, p) || identity.MatchAny(o.Paths, path.Clean(p))
 }
 
-// openData replaces the encrypted data in the body by the verified. What the
-// client calls verified itself goes away, also without a session.
+// openData replaces the encrypted data in the body by the verified. What the client calls
+// verified itself is removed, also without a session. What cannot be JSON is not read.
 func (h *Handler) openData(w http.ResponseWriter, r *http.Request, s *session.Session) error {
 	if !h.OpenData.covers(r.URL.Path) || r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
-	body, err := readBody(w, r, maxOpenDataBody, openDataBodyTime)
-	if errors.Is(err, errBodyTooLarge) {
-		return badRequest("a body with open data is at most 64 KiB")
-	}
-	if err != nil {
+	claim, err := claimsJSON(r.Header)
+	if err != nil || claim == claimsOther {
 		return err
 	}
-	if len(body) == 0 {
-		setBody(r, body)
+	body, whole, err := peekObject(w, r)
+	if err != nil || body == nil {
+		return err
+	}
+	if !whole {
+		if holdsEncrypted(body) {
+			return badRequest("a body with open data is at most 64 KiB")
+		}
+		r.Body = readCloser{&nameFilter{r: r.Body}, r.Body}
 		return nil
 	}
 	object, err := strictjson.Parse(body)
 	if err != nil {
-		if !json.Valid(body) || !utf8.Valid(body) {
-			return errNotJSON
+		if claim == claimsPlainJSON {
+			return badRequest("the body is not JSON in UTF-8")
 		}
-		// Other values than objects have no members that could be read as ours.
-		setBody(r, body)
 		return nil
 	}
 	forged := object.Has(memberOpenData)
@@ -108,46 +117,80 @@ func (h *Handler) openData(w http.ResponseWriter, r *http.Request, s *session.Se
 	}
 	if s == nil || !found {
 		if forged {
-			body = object.Bytes()
+			setBody(r, object.Bytes())
 		}
-		setBody(r, body)
 		return nil
+	}
+	// What an upstream would read as something else is not judged as JSON.
+	mediaType, err := plainMediaType(r.Header)
+	if err == nil && mediaType != "application/json" {
+		err = contentTypeError(r.Header, "send open data as application/json")
+	}
+	if err != nil {
+		return err
 	}
 	opened, err := h.decrypt(r, s, encrypted)
 	if err != nil {
 		return err
 	}
 	setBody(r, replaceEncrypted(object, opened).Bytes())
+	r.Header["Content-Type"] = []string{"application/json"}
 	r.Header[identity.HeaderOpenData] = []string{"verified"}
 	return nil
 }
 
 func (h *Handler) decrypt(r *http.Request, s *session.Session, in wechat.EncryptedData) (wechat.Opened, error) {
+	// The attempt is counted first, so that parallel ones do not slip by.
+	refused := h.app.refusal.of(s.ID)
+	if refused.Add(1) > maxOpenDataRefusals {
+		refused.Add(-1)
+		return wechat.Opened{}, errOpenDataRefusals
+	}
 	sessions, err := h.app.sessions()
 	if err != nil {
+		refused.Add(-1)
 		return wechat.Opened{}, err
 	}
 	keys, err := sessions.SessionKeys(r.Context(), s)
 	if err != nil {
+		refused.Add(-1)
 		return wechat.Opened{}, err
 	}
-	opened, err := wechat.OpenData(keys, s.AppID, s.OpenID, in, time.Duration(*h.OpenData.MaxAge), time.Now())
-	switch {
-	case errors.Is(err, wechat.ErrMalformed):
-		return opened, badRequest("encryptedData or iv is not base64 of whole blocks")
-	case err != nil:
+	opened, err := wechat.OpenData(keys, wechat.Expected{
+		AppID: s.AppID, OpenID: s.OpenID, UnionID: s.UnionID, MaxAge: time.Duration(*h.OpenData.MaxAge), Now: time.Now(),
+	}, in)
+	reason, rejected := errors.AsType[wechat.Rejection](err)
+	if rejected {
+		h.app.logger.Info("open data rejected",
+			zap.String("appid", s.AppID),
+			zap.String("user", h.app.hashOpenID(s.AppID, s.OpenID)),
+			zap.String("session", s.ID),
+			zap.String("client_ip", clientIP(r)),
+			zap.String("reason", string(reason)))
 		return opened, errOpenDataRejected
+	}
+	refused.Add(-1)
+	if err != nil {
+		return opened, badRequest("encryptedData or iv is not base64 of whole blocks")
 	}
 	return opened, nil
 }
 
-// setBody gives the request a body that has been read.
-func setBody(r *http.Request, body []byte) {
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.ContentLength = int64(len(body))
-	r.TransferEncoding = nil
-	r.Trailer = nil // they came with the body that was read
-	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+// refusalCounts counts refusals by session.
+type refusalCounts struct {
+	counts *otter.Cache[string, *atomic.Int32]
+}
+
+func newRefusalCounts() refusalCounts {
+	return refusalCounts{otter.Must(&otter.Options[string, *atomic.Int32]{MaximumSize: maxRefusedSessions})}
+}
+
+func (c refusalCounts) of(session string) *atomic.Int32 {
+	count, ok := c.counts.GetIfPresent(session)
+	if !ok {
+		count, _ = c.counts.SetIfAbsent(session, new(atomic.Int32))
+	}
+	return count
 }
 
 // The members that the gateway writes.
@@ -156,13 +199,11 @@ const (
 	memberUserInfo = "userInfo"
 )
 
-const errNotJSON = badRequest("the body is not JSON")
-
 // findEncrypted finds the members of WeChat's encrypted data; found is false if there
-// are none. Members that only share a name with them, beside neither encryptedData
-// nor iv, are the application's.
+// are none. Members that only share a name with them, without encryptedData, are the
+// application's.
 func findEncrypted(object strictjson.Object) (in wechat.EncryptedData, found bool, err error) {
-	if object.Get("encryptedData") == nil && object.Get("iv") == nil {
+	if object.Get("encryptedData") == nil {
 		return in, false, nil
 	}
 	for name, field := range map[string]*string{
@@ -177,7 +218,7 @@ func findEncrypted(object strictjson.Object) (in wechat.EncryptedData, found boo
 			*field = text
 		}
 	}
-	if object.Get("encryptedData") == nil || object.Get("iv") == nil {
+	if object.Get("iv") == nil {
 		return in, false, badRequest("encryptedData and iv belong together")
 	}
 	return in, true, nil

@@ -38,10 +38,47 @@ func resolveSecret(raw string) (value string, written bool, err error) {
 		return "", false, fmt.Errorf("%s is not set, empty or not readable", strings.Join(names, " "))
 	}
 	value = strings.TrimSpace(value)
-	if value == "" {
+	switch {
+	case value == "":
 		return "", false, fmt.Errorf("%s is empty", strings.Join(names, " "))
+	case isQuoted(value):
+		return "", false, fmt.Errorf("%s is in quotes, which would be part of the value: remove them (docker's --env-file keeps quotes)", strings.Join(names, " "))
 	}
 	return value, false, nil
+}
+
+// isQuoted reports whether a value begins and ends with a quotation mark, which no secret does on purpose.
+func isQuoted(value string) bool {
+	last := value[len(value)-1]
+	return len(value) > 1 && value[0] == last && (last == '"' || last == '\'')
+}
+
+// checkMiniProgram judges a mini program as it is written. Its errors do not quote what may
+// be a secret.
+func checkMiniProgram(mp MiniProgram) error {
+	switch {
+	case !appIDPattern.MatchString(mp.AppID) && appIDPattern.MatchString(mp.Secret):
+		return errors.New("appid and secret are swapped: the appid comes first")
+	case checkAppID(mp.AppID) != nil:
+		return checkAppID(mp.AppID)
+	case mp.Secret == "":
+		return fmt.Errorf("the secret of %s is empty", mp.AppID)
+	case isQuoted(mp.Secret):
+		return fmt.Errorf("the secret of %s is in quotes, which would be part of the value: remove them", mp.AppID)
+	}
+	return nil
+}
+
+// checkAppID quotes a wrong appid only if it is short or begins like an ID of WeChat: else it
+// may be a secret.
+func checkAppID(appID string) error {
+	switch {
+	case appIDPattern.MatchString(appID):
+		return nil
+	case len(appID) < 16, strings.HasPrefix(appID, "wx"), strings.HasPrefix(appID, "gh_"):
+		return fmt.Errorf("%q is not an appid: it is wx and 16 hex digits", appID)
+	}
+	return errors.New("the value is not an appid: it is wx and 16 hex digits")
 }
 
 // resolveSecrets gives the mini programs with their secrets in the clear, for

@@ -74,7 +74,7 @@ func FuzzParseReply(f *testing.F) {
 // FuzzOpenData decrypts what was sealed with any iv, then changed: nothing but an object for
 // this mini program and user comes out, whatever the bytes.
 func FuzzOpenData(f *testing.F) {
-	const mark = `"watermark":{"appid":"wx1","timestamp":5}}`
+	const mark = `"nickName":"a","watermark":{"appid":"wx1","timestamp":5}}`
 	f.Add([]byte(`{"openId":"o1",`+mark), []byte{}, "", false)
 	f.Add([]byte(`{"openId":"o2",`+mark), []byte{}, "", false)
 	f.Add([]byte(`{`+mark), []byte{1}, `{"a":1}`, true)
@@ -95,9 +95,9 @@ func FuzzOpenData(f *testing.F) {
 		in.IV = base64.StdEncoding.EncodeToString(both[:16])
 		in.EncryptedData = base64.StdEncoding.EncodeToString(both[16:])
 
-		opened, err := wechat.OpenData([]string{v2SessionKey, v1SessionKey}, "wx1", "o1", in, time.Minute, time.Unix(30, 0))
+		opened, err := wechat.OpenData([]string{v2SessionKey, v1SessionKey}, wechat.Expected{AppID: "wx1", OpenID: "o1", MaxAge: time.Minute, Now: time.Unix(30, 0)}, in)
 		if err != nil {
-			require.Equal(t, wechat.ErrRejected, err)
+			require.ErrorIs(t, err, wechat.ErrRejected)
 			require.Zero(t, opened)
 			return
 		}
@@ -120,7 +120,7 @@ func FuzzOpenDataText(f *testing.F) {
 	f.Add("AAAA", "====", "{}", "00")
 	f.Fuzz(func(t *testing.T, data, iv, rawData, signature string) {
 		in := wechat.EncryptedData{EncryptedData: data, IV: iv, RawData: rawData, Signature: signature}
-		_, err := wechat.OpenData([]string{v1SessionKey}, v1AppID, v1OpenID, in, 0, time.Unix(v1Time, 0))
+		_, err := wechat.OpenData([]string{v1SessionKey}, v1User, in)
 		if err != nil && !errors.Is(err, wechat.ErrMalformed) && !errors.Is(err, wechat.ErrRejected) {
 			t.Fatalf("unexpected error %v", err)
 		}

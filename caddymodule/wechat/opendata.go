@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,17 +17,37 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/strictjson"
 )
 
-// Errors of OpenData. Compare with errors.Is.
 var (
-	// ErrMalformed says that encryptedData or iv is not base64 of a length
-	// that AES-CBC can have. No key was tried.
+	// ErrMalformed is returned by OpenData when encryptedData or iv is not base64 of a
+	// length that AES-CBC can have. No key was tried.
 	ErrMalformed = errors.New("the open data is malformed")
 
-	// ErrRejected says that no key gives data that verifies. Why is not said, in
-	// words or in time: whoever could tell bad padding from bad content could
-	// decrypt without the key.
+	// ErrRejected is what every Rejection is, by errors.Is.
 	ErrRejected = errors.New("the open data does not verify")
 )
+
+// A Rejection is returned by OpenData when no key gives data that verifies. Its text is the
+// reason, for the log only: a client that could tell bad padding from bad content, in words
+// or in time, could decrypt without the key.
+type Rejection string
+
+// The reasons, each of which is checked after those before it.
+const (
+	RejectedKey       Rejection = "key replaced" // or made up: no key decrypts it
+	RejectedApp       Rejection = "other app"
+	RejectedUser      Rejection = "other user"
+	RejectedFuture    Rejection = "from the future"
+	RejectedStale     Rejection = "stale"
+	RejectedSignature Rejection = "signature"
+	RejectedShape     Rejection = "shape"
+)
+
+var rejections = []Rejection{RejectedKey, RejectedApp, RejectedUser, RejectedFuture, RejectedStale, RejectedSignature, RejectedShape}
+
+func (r Rejection) Error() string { return ErrRejected.Error() + ": " + string(r) }
+
+// Is makes every Rejection an ErrRejected.
+func (r Rejection) Is(target error) bool { return target == ErrRejected }
 
 // maxAhead is how far WeChat's clock may be ahead of ours.
 const maxAhead = time.Minute
@@ -39,7 +60,7 @@ type EncryptedData struct {
 
 	// RawData and Signature come with a user's profile only. Signature is the
 	// lower-case hex SHA-1 of RawData and the session_key's text; if it is
-	// empty, RawData is not looked at.
+	// empty, RawData is ignored.
 	RawData   string `json:"rawData"`
 	Signature string `json:"signature"`
 }
@@ -50,68 +71,80 @@ type Opened struct {
 	UserInfo json.RawMessage // RawData, which is an object, if there was a Signature; else nil
 }
 
+// Expected is what open data must be about.
+type Expected struct {
+	AppID   string
+	OpenID  string
+	UnionID string // "" if it is not known
+
+	// MaxAge is how old the watermark may be; 0 means any age.
+	MaxAge time.Duration
+	Now    time.Time
+}
+
 // OpenData decrypts and verifies a user's open data. sessionKeys are those
 // that may be in use, best first: after a login the mini program may still
 // hold data under the key before.
 //
 // The data must be one plain JSON object, as strict as a reply of WeChat (see
-// the package's doc), with a watermark of appID and of a time that is not more than
-// a minute ahead of now and not older than maxAge (0 means any age). If it has
-// an openId, that must be openID. A signature, if there is one, must fit.
+// the package's doc), in one of the shapes that WeChat documents, with a watermark of
+// the mini program and of a time that is not more than a minute ahead and not too old. If it
+// has an openId or unionId, it must be the user's. A signature, if there is one, must fit.
 //
-// What this cannot promise: AES-CBC hides but does not seal. Who sends the
+// What this cannot promise: AES-CBC hides but does not authenticate. The sender of the
 // data chooses the iv, and can cut blocks off the front, so that the first 16 bytes of
-// the object are theirs to choose. No openId but their own gets through, and
-// only who has the key can write a watermark or a signature. Yet a
-// unionId should be taken from the session, not from here.
-func OpenData(sessionKeys []string, appID, openID string, in EncryptedData, maxAge time.Duration, now time.Time) (Opened, error) {
+// the object are theirs to choose; and can change any block if a random block may be in its
+// stead, as in a nickname. Only who has the key can write a watermark or a signature.
+func OpenData(sessionKeys []string, want Expected, in EncryptedData) (Opened, error) {
 	ciphertext, okData := decodeBase64(in.EncryptedData)
 	iv, okIV := decodeBase64(in.IV)
 	if !okData || !okIV || len(iv) != aes.BlockSize || len(ciphertext) == 0 || len(ciphertext)%aes.BlockSize != 0 {
 		return Opened{}, ErrMalformed
 	}
-	want := expected{appID: appID, openID: openID, maxAge: maxAge, now: now}
 	var opened Opened
-	found := false
+	furthest := 0 // the index of the reason of the key that got furthest
 	// Each key takes the same steps, also after the right one.
 	for _, key := range sessionKeys {
-		candidate, ok := open(key, iv, ciphertext, in, want)
-		if ok && !found {
-			opened, found = candidate, true
+		candidate, reason := open(key, iv, ciphertext, in, want)
+		if reason == "" && furthest < len(rejections) {
+			opened, furthest = candidate, len(rejections)
 		}
+		furthest = max(furthest, slices.Index(rejections, reason))
 	}
-	if !found {
-		return Opened{}, ErrRejected
+	if furthest < len(rejections) {
+		return Opened{}, rejections[furthest]
 	}
 	return opened, nil
 }
 
 // open tries one key. It takes every step whatever the one before gave.
-func open(sessionKey string, iv, ciphertext []byte, in EncryptedData, want expected) (Opened, bool) {
+func open(sessionKey string, iv, ciphertext []byte, in EncryptedData, want Expected) (Opened, Rejection) {
 	key, ok := decodeBase64(sessionKey)
 	if !ok || len(key) != 16 {
-		return Opened{}, false // not for anything that the client sent
+		return Opened{}, RejectedKey // not for anything that the client sent
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		return Opened{}, false
+		return Opened{}, RejectedKey
 	}
 	plain := make([]byte, len(ciphertext))
 	cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, ciphertext)
 	padding, good := paddingOf(plain)
 	plain = plain[:len(plain)-padding]
 
-	verified := want.describes(plain)
-	signed := true
+	reason := want.check(plain)
 	var userInfo json.RawMessage
 	if in.Signature != "" {
-		signed = isSignature(in.Signature, in.RawData, sessionKey)
 		userInfo = json.RawMessage(in.RawData)
-		if _, err := strictjson.ParseStrict(userInfo); err != nil {
-			signed = false
+		if _, err := strictjson.ParseStrict(userInfo); (err != nil || !isSignature(in.Signature, in.RawData, sessionKey)) &&
+			(reason == "" || reason == RejectedShape) {
+			reason = RejectedSignature
 		}
 	}
-	return Opened{Data: plain, UserInfo: userInfo}, good == 1 && verified && signed
+	if good != 1 {
+		reason = RejectedKey
+	}
+	return Opened{Data: plain, UserInfo: userInfo}, reason
 }
 
 // paddingOf returns the length of the PKCS#7 padding at the end of blocks, and
@@ -135,47 +168,53 @@ func isSignature(signature, rawData, sessionKey string) bool {
 	return subtle.ConstantTimeCompare([]byte(signature), []byte(want)) == 1
 }
 
-// expected is what open data must say.
-type expected struct {
-	appID, openID string
-	maxAge        time.Duration
-	now           time.Time
-}
-
-// describes says that plain is an object for this mini program, user and time.
-func (want expected) describes(plain []byte) bool {
+// check returns why plain is not an object for this mini program, user and time, or "".
+func (want Expected) check(plain []byte) Rejection {
 	object, err := strictjson.ParseStrict(plain)
 	if err != nil {
-		return false
-	}
-	for _, member := range object {
-		// A reader that does not tell cases apart would take openid for openId.
-		if strictjson.Fold(member.Name) != strictjson.Fold("openId") {
-			continue
-		}
-		if openID, ok := strictjson.String(member.Value); !ok || openID != want.openID {
-			return false
-		}
+		return RejectedKey
 	}
 	watermark, err := strictjson.ParseStrict(object.Get("watermark"))
-	if err != nil {
-		return false
+	if err != nil || len(watermark) != 2 {
+		return RejectedShape
 	}
 	appID, ok := strictjson.String(watermark.Get("appid"))
-	if !ok || appID != want.appID {
-		return false
-	}
 	timestamp, err := strconv.ParseInt(string(watermark.Get("timestamp")), 10, 64)
-	return err == nil && timestamp >= 0 && want.isInTime(timestamp)
+	age := want.Now.Unix() - timestamp // in whole seconds, in which no timestamp overflows
+	switch {
+	case !ok || err != nil || timestamp < 0:
+		return RejectedShape
+	case appID != want.AppID:
+		return RejectedApp
+	case !want.isUser(object):
+		return RejectedUser
+	case age < -int64(maxAhead/time.Second):
+		return RejectedFuture
+	case want.MaxAge != 0 && age > int64(want.MaxAge/time.Second):
+		return RejectedStale
+	case !hasShape(object):
+		return RejectedShape
+	}
+	return ""
 }
 
-// isInTime compares in whole seconds, in which no timestamp overflows.
-func (want expected) isInTime(timestamp int64) bool {
-	age := want.now.Unix() - timestamp
-	if age < -int64(maxAhead/time.Second) {
-		return false
+// isUser reports whether the object names no other user. A reader that does not tell cases
+// apart would take openid for openId.
+func (want Expected) isUser(object strictjson.Object) bool {
+	for _, member := range object {
+		id, isString := strictjson.String(member.Value)
+		switch strictjson.Fold(member.Name) {
+		case "openid":
+			if !isString || id != want.OpenID {
+				return false
+			}
+		case "unionid":
+			if !isString || want.UnionID != "" && id != want.UnionID {
+				return false
+			}
+		}
 	}
-	return want.maxAge == 0 || age <= int64(want.maxAge/time.Second)
+	return true
 }
 
 // decodeBase64 takes standard base64 with padding, written in the one way. The

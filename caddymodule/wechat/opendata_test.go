@@ -34,9 +34,15 @@ const (
 	v2Signature  = "75e81ceda165f4ffa64f4068af58c64b8f54b88c"
 )
 
+// Whom the data of the tests must be about.
+var (
+	v1User = wechat.Expected{AppID: v1AppID, OpenID: v1OpenID, MaxAge: 10 * time.Minute, Now: time.Unix(v1Time, 0)}
+	user1  = wechat.Expected{AppID: "wx1", OpenID: "o1", Now: time.Unix(5, 0)}
+)
+
 func TestOpenDataOpensVectorV1(t *testing.T) {
-	opened, err := wechat.OpenData([]string{v1SessionKey}, v1AppID, v1OpenID,
-		wechat.EncryptedData{EncryptedData: v1Data, IV: v1IV}, 10*time.Minute, time.Unix(v1Time, 0))
+	opened, err := wechat.OpenData([]string{v1SessionKey}, v1User,
+		wechat.EncryptedData{EncryptedData: v1Data, IV: v1IV})
 	require.NoError(t, err)
 	require.Len(t, opened.Data, 393)
 	require.Nil(t, opened.UserInfo)
@@ -49,16 +55,16 @@ func TestOpenDataOpensVectorV1(t *testing.T) {
 
 func TestOpenDataRefusesVectorV1WithChangedIV(t *testing.T) {
 	in := wechat.EncryptedData{EncryptedData: v1Data, IV: "r7BXXKkLb8qrSNn05n2qiA=="}
-	_, err := wechat.OpenData([]string{v1SessionKey}, v1AppID, v1OpenID, in, 0, time.Unix(v1Time, 0))
+	_, err := wechat.OpenData([]string{v1SessionKey}, v1User, in)
 	require.ErrorIs(t, err, wechat.ErrRejected)
 }
 
 func TestSignatureOfVectorV2(t *testing.T) {
 	require.Equal(t, v2Signature, fakewechat.Sign(v2SessionKey, v2RawData))
 
-	in := sealed(t, v2SessionKey, `{"watermark":{"appid":"wx1","timestamp":5}}`)
+	in := sealed(t, v2SessionKey, `{"openGId":"g1","watermark":{"appid":"wx1","timestamp":5}}`)
 	in.RawData, in.Signature = v2RawData, v2Signature
-	opened, err := wechat.OpenData([]string{v2SessionKey}, "wx1", "o1", in, 0, time.Unix(5, 0))
+	opened, err := wechat.OpenData([]string{v2SessionKey}, user1, in)
 	require.NoError(t, err)
 	require.JSONEq(t, v2RawData, string(opened.UserInfo))
 }
@@ -92,58 +98,59 @@ func TestOpenDataJudgesTheContent(t *testing.T) {
 	const now = 1_700_000_000
 	mark := fmt.Sprintf(`"watermark":{"timestamp":%d,"appid":"%s"}`, now, v1AppID)
 	markAt := func(timestamp string) string {
-		return `{"watermark":{"timestamp":` + timestamp + `,"appid":"` + v1AppID + `"}}`
+		return `{"openGId":"g1","watermark":{"timestamp":` + timestamp + `,"appid":"` + v1AppID + `"}}`
 	}
 	tests := []struct {
 		name   string
 		plain  string
 		maxAge time.Duration
-		ok     bool
+		want   wechat.Rejection
 	}{
-		{name: "phone number", plain: `{"phoneNumber":"13580006666",` + mark + `}`, ok: true},
-		{name: "own openId", plain: `{"openId":"` + v1OpenID + `",` + mark + `}`, ok: true},
-		{name: "unionId of whoever", plain: `{"unionId":"oOther",` + mark + `}`, ok: true},
-		{name: "padding of a whole block", plain: wholeBlocks(`{` + mark + `}`), ok: true},
-		{name: "spaces around", plain: " {" + mark + "}\n", ok: true},
-		{name: "foreign openId", plain: `{"openId":"oOther",` + mark + `}`},
-		{name: "openId of another type", plain: `{"openId":null,` + mark + `}`},
-		{name: "openId in another case", plain: `{"OPENID":"oOther",` + mark + `}`},
-		{name: "openId with an escape", plain: `{"\u006fpenId":"oOther",` + mark + `}`},
-		{name: "openId twice", plain: `{"openId":"` + v1OpenID + `","openId":"oOther",` + mark + `}`},
-		{name: "openId twice but for case", plain: `{"openId":"` + v1OpenID + `","openid":"oOther",` + mark + `}`},
-		{name: "member twice, deep down", plain: `{"a":[{"b":1,"b":2}],` + mark + `}`},
-		{name: "watermark twice", plain: `{` + mark + `,` + mark + `}`},
-		{name: "no watermark", plain: `{"phoneNumber":"13580006666"}`},
-		{name: "watermark in another case", plain: `{"Watermark":{"timestamp":1700000000,"appid":"` + v1AppID + `"}}`},
-		{name: "watermark of another type", plain: `{"watermark":"` + v1AppID + `"}`},
-		{name: "foreign appid", plain: `{"watermark":{"timestamp":1700000000,"appid":"wxother"}}`},
-		{name: "no appid", plain: `{"watermark":{"timestamp":1700000000}}`},
-		{name: "appid twice", plain: `{"watermark":{"timestamp":1700000000,"appid":"wxother","appid":"` + v1AppID + `"}}`},
-		{name: "no timestamp", plain: `{"watermark":{"appid":"` + v1AppID + `"}}`},
-		{name: "bytes after", plain: `{` + mark + `}x`},
-		{name: "object after", plain: `{` + mark + `}{}`},
-		{name: "array", plain: `[{` + mark + `}]`},
-		{name: "null", plain: `null`},
-		{name: "empty", plain: ``},
-		{name: "not UTF-8", plain: "{\"nickName\":\"\xff\"," + mark + `}`},
-		{name: "too deep", plain: `{"a":` + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + `,` + mark + `}`},
-		{name: "oldest allowed", plain: markAt("1699999400"), maxAge: 10 * time.Minute, ok: true},
-		{name: "too old", plain: markAt("1699999399"), maxAge: 10 * time.Minute},
-		{name: "any age", plain: markAt("0"), ok: true},
-		{name: "furthest ahead", plain: markAt("1700000060"), maxAge: 10 * time.Minute, ok: true},
-		{name: "too far ahead", plain: markAt("1700000061")},
-		{name: "end of time", plain: markAt("9223372036854775807")},
-		{name: "beyond the end of time", plain: markAt("9223372036854775808")},
-		{name: "before time", plain: markAt("-9223372036854775808")},
-		{name: "timestamp as text", plain: markAt(`"1700000000"`)},
-		{name: "timestamp with a fraction", plain: markAt("1700000000.5")},
+		{name: "phone number", plain: `{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86",` + mark + `}`},
+		{name: "own openId", plain: `{"openId":"` + v1OpenID + `","nickName":"Band",` + mark + `}`},
+		{name: "unionId that is not known", plain: `{"nickName":"Band","unionId":"uOther",` + mark + `}`},
+		{name: "padding of a whole block", plain: wholeBlocks(`{"openGId":"g1",` + mark + `}`)},
+		{name: "spaces around", plain: " {\"openGId\":\"g1\"," + mark + "}\n"},
+		{name: "foreign openId", plain: `{"openId":"oOther",` + mark + `}`, want: wechat.RejectedUser},
+		{name: "openId of another type", plain: `{"openId":null,` + mark + `}`, want: wechat.RejectedUser},
+		{name: "openId in another case", plain: `{"OPENID":"oOther",` + mark + `}`, want: wechat.RejectedUser},
+		{name: "openId with an escape", plain: `{"\u006fpenId":"oOther",` + mark + `}`, want: wechat.RejectedUser},
+		{name: "openId twice", plain: `{"openId":"` + v1OpenID + `","openId":"oOther",` + mark + `}`, want: wechat.RejectedKey},
+		{name: "openId twice but for case", plain: `{"openId":"` + v1OpenID + `","openid":"oOther",` + mark + `}`, want: wechat.RejectedKey},
+		{name: "member twice, deep down", plain: `{"a":[{"b":1,"b":2}],` + mark + `}`, want: wechat.RejectedKey},
+		{name: "watermark twice", plain: `{` + mark + `,` + mark + `}`, want: wechat.RejectedKey},
+		{name: "no watermark", plain: `{"phoneNumber":"13580006666"}`, want: wechat.RejectedShape},
+		{name: "watermark in another case", plain: `{"Watermark":{"timestamp":1700000000,"appid":"` + v1AppID + `"}}`, want: wechat.RejectedShape},
+		{name: "watermark of another type", plain: `{"watermark":"` + v1AppID + `"}`, want: wechat.RejectedShape},
+		{name: "foreign appid", plain: `{"watermark":{"timestamp":1700000000,"appid":"wxother"}}`, want: wechat.RejectedApp},
+		{name: "no appid", plain: `{"watermark":{"timestamp":1700000000}}`, want: wechat.RejectedShape},
+		{name: "appid twice", plain: `{"watermark":{"timestamp":1700000000,"appid":"wxother","appid":"` + v1AppID + `"}}`, want: wechat.RejectedKey},
+		{name: "no timestamp", plain: `{"watermark":{"appid":"` + v1AppID + `"}}`, want: wechat.RejectedShape},
+		{name: "bytes after", plain: `{` + mark + `}x`, want: wechat.RejectedKey},
+		{name: "object after", plain: `{` + mark + `}{}`, want: wechat.RejectedKey},
+		{name: "array", plain: `[{` + mark + `}]`, want: wechat.RejectedKey},
+		{name: "null", plain: `null`, want: wechat.RejectedKey},
+		{name: "empty", plain: ``, want: wechat.RejectedKey},
+		{name: "not UTF-8", plain: "{\"nickName\":\"\xff\"," + mark + `}`, want: wechat.RejectedKey},
+		{name: "too deep", plain: `{"a":` + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + `,` + mark + `}`, want: wechat.RejectedKey},
+		{name: "oldest allowed", plain: markAt("1699999400"), maxAge: 10 * time.Minute},
+		{name: "too old", plain: markAt("1699999399"), maxAge: 10 * time.Minute, want: wechat.RejectedStale},
+		{name: "any age", plain: markAt("0")},
+		{name: "furthest ahead", plain: markAt("1700000060"), maxAge: 10 * time.Minute},
+		{name: "too far ahead", plain: markAt("1700000061"), want: wechat.RejectedFuture},
+		{name: "end of time", plain: markAt("9223372036854775807"), want: wechat.RejectedFuture},
+		{name: "beyond the end of time", plain: markAt("9223372036854775808"), want: wechat.RejectedShape},
+		{name: "before time", plain: markAt("-9223372036854775808"), want: wechat.RejectedShape},
+		{name: "timestamp as text", plain: markAt(`"1700000000"`), want: wechat.RejectedShape},
+		{name: "timestamp with a fraction", plain: markAt("1700000000.5"), want: wechat.RejectedShape},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			opened, err := wechat.OpenData([]string{v1SessionKey}, v1AppID, v1OpenID,
-				sealed(t, v1SessionKey, tt.plain), tt.maxAge, time.Unix(now, 0))
-			if !tt.ok {
-				require.Equal(t, wechat.ErrRejected, err)
+			opened, err := wechat.OpenData([]string{v1SessionKey},
+				wechat.Expected{AppID: v1AppID, OpenID: v1OpenID, MaxAge: tt.maxAge, Now: time.Unix(now, 0)}, sealed(t, v1SessionKey, tt.plain))
+			if tt.want != "" {
+				require.Equal(t, tt.want, err)
+				require.ErrorIs(t, err, wechat.ErrRejected)
 				require.Zero(t, opened)
 				return
 			}
@@ -154,7 +161,7 @@ func TestOpenDataJudgesTheContent(t *testing.T) {
 }
 
 func TestOpenDataJudgesTheForm(t *testing.T) {
-	good := sealed(t, v1SessionKey, `{"watermark":{"appid":"wx1","timestamp":5}}`)
+	good := sealed(t, v1SessionKey, `{"openGId":"g1","watermark":{"appid":"wx1","timestamp":5}}`)
 	tests := []struct {
 		name   string
 		change func(*wechat.EncryptedData)
@@ -175,14 +182,14 @@ func TestOpenDataJudgesTheForm(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			in := good
 			tt.change(&in)
-			_, err := wechat.OpenData([]string{v1SessionKey}, "wx1", "o1", in, 0, time.Unix(5, 0))
+			_, err := wechat.OpenData([]string{v1SessionKey}, user1, in)
 			require.ErrorIs(t, err, wechat.ErrMalformed)
 		})
 	}
 }
 
 func TestOpenDataJudgesTheSignature(t *testing.T) {
-	plain := `{"watermark":{"appid":"wx1","timestamp":5}}`
+	plain := `{"openGId":"g1","watermark":{"appid":"wx1","timestamp":5}}`
 	raw := `{"nickName":"Band"}`
 	tests := []struct {
 		name, rawData, signature string
@@ -203,9 +210,9 @@ func TestOpenDataJudgesTheSignature(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			in := sealed(t, v1SessionKey, plain)
 			in.RawData, in.Signature = tt.rawData, tt.signature
-			opened, err := wechat.OpenData([]string{v1SessionKey}, "wx1", "o1", in, 0, time.Unix(5, 0))
+			opened, err := wechat.OpenData([]string{v1SessionKey}, user1, in)
 			if !tt.ok {
-				require.Equal(t, wechat.ErrRejected, err)
+				require.ErrorIs(t, err, wechat.ErrRejected)
 				return
 			}
 			require.NoError(t, err)
@@ -229,12 +236,12 @@ func TestOpenDataTriesEachKey(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			in := sealed(t, v1SessionKey, `{"watermark":{"appid":"wx1","timestamp":5}}`)
-			_, err := wechat.OpenData(tt.keys, "wx1", "o1", in, 0, time.Unix(5, 0))
+			in := sealed(t, v1SessionKey, `{"openGId":"g1","watermark":{"appid":"wx1","timestamp":5}}`)
+			_, err := wechat.OpenData(tt.keys, user1, in)
 			if tt.ok {
 				require.NoError(t, err)
 			} else {
-				require.Equal(t, wechat.ErrRejected, err)
+				require.ErrorIs(t, err, wechat.ErrRejected)
 			}
 		})
 	}
@@ -242,15 +249,15 @@ func TestOpenDataTriesEachKey(t *testing.T) {
 
 // The signature must fit the key that decrypts: one right half of each key is no proof.
 func TestOpenDataDoesNotMixKeys(t *testing.T) {
-	in := sealed(t, v1SessionKey, `{"watermark":{"appid":"wx1","timestamp":5}}`)
+	in := sealed(t, v1SessionKey, `{"openGId":"g1","watermark":{"appid":"wx1","timestamp":5}}`)
 	in.RawData, in.Signature = "{}", fakewechat.Sign(v2SessionKey, "{}")
-	_, err := wechat.OpenData([]string{v1SessionKey, v2SessionKey}, "wx1", "o1", in, 0, time.Unix(5, 0))
-	require.Equal(t, wechat.ErrRejected, err)
+	_, err := wechat.OpenData([]string{v1SessionKey, v2SessionKey}, user1, in)
+	require.ErrorIs(t, err, wechat.ErrRejected)
 }
 
 // PKCS#7 is read strictly, also where a reader of JSON would not mind what the padding is.
 func TestOpenDataJudgesThePadding(t *testing.T) {
-	object := wholeBlocks(`{"watermark":{"appid":"wx1","timestamp":5}}`)
+	object := wholeBlocks(`{"openGId":"g1","watermark":{"appid":"wx1","timestamp":5}}`)
 	tests := []struct {
 		name, lastBlock string
 		ok              bool
@@ -273,11 +280,11 @@ func TestOpenDataJudgesThePadding(t *testing.T) {
 			require.NoError(t, err)
 			// What Encrypt added is a block of its own.
 			in.EncryptedData = base64.StdEncoding.EncodeToString(raw[:len(raw)-16])
-			_, err = wechat.OpenData([]string{v1SessionKey}, "wx1", "o1", in, 0, time.Unix(5, 0))
+			_, err = wechat.OpenData([]string{v1SessionKey}, user1, in)
 			if tt.ok {
 				require.NoError(t, err)
 			} else {
-				require.Equal(t, wechat.ErrRejected, err)
+				require.ErrorIs(t, err, wechat.ErrRejected)
 			}
 		})
 	}
@@ -286,7 +293,7 @@ func TestOpenDataJudgesThePadding(t *testing.T) {
 // Every last byte that the padding can have is tried, as an attacker would by
 // changing the block before the last.
 func TestOpenDataHasNoPaddingOracle(t *testing.T) {
-	in := sealed(t, v1SessionKey, wholeBlocks(`{"watermark":{"appid":"wx1","timestamp":5}}`))
+	in := sealed(t, v1SessionKey, wholeBlocks(`{"openGId":"g1","watermark":{"appid":"wx1","timestamp":5}}`))
 	raw, err := base64.StdEncoding.DecodeString(in.EncryptedData)
 	require.NoError(t, err)
 	accepted := 0
@@ -294,13 +301,13 @@ func TestOpenDataHasNoPaddingOracle(t *testing.T) {
 		changed := append([]byte(nil), raw...)
 		changed[len(changed)-17] ^= byte(change)
 		in.EncryptedData = base64.StdEncoding.EncodeToString(changed)
-		_, err := wechat.OpenData([]string{v1SessionKey}, "wx1", "o1", in, 0, time.Unix(5, 0))
+		_, err := wechat.OpenData([]string{v1SessionKey}, user1, in)
 		if err == nil {
 			accepted++
 			require.Zero(t, change, "only the genuine data is accepted")
 			continue
 		}
-		require.Equal(t, wechat.ErrRejected, err)
+		require.ErrorIs(t, err, wechat.ErrRejected)
 	}
 	require.Equal(t, 1, accepted)
 }
@@ -315,12 +322,12 @@ func TestOpenDataOfTheSandbox(t *testing.T) {
 	require.NoError(t, err)
 	in, err := fake.OpenData(appID, "alice", nil)
 	require.NoError(t, err)
-	opened, err := wechat.OpenData([]string{session.SessionKey}, appID, session.OpenID, wechat.EncryptedData(in), time.Minute, time.Now())
+	opened, err := wechat.OpenData([]string{session.SessionKey}, wechat.Expected{AppID: appID, OpenID: session.OpenID, UnionID: session.UnionID, MaxAge: time.Minute, Now: time.Now()}, wechat.EncryptedData(in))
 	require.NoError(t, err)
 	require.Contains(t, string(opened.Data), session.UnionID)
 	require.Contains(t, string(opened.UserInfo), `"nickName":"alice"`)
 	require.NotContains(t, string(opened.UserInfo), session.OpenID)
 
-	_, err = wechat.OpenData([]string{session.SessionKey}, appID, fake.OpenID(appID, "bob"), wechat.EncryptedData(in), time.Minute, time.Now())
+	_, err = wechat.OpenData([]string{session.SessionKey}, wechat.Expected{AppID: appID, OpenID: fake.OpenID(appID, "bob"), MaxAge: time.Minute, Now: time.Now()}, wechat.EncryptedData(in))
 	require.ErrorIs(t, err, wechat.ErrRejected, "another user's data")
 }
