@@ -16,6 +16,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
+	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
 func init() {
@@ -131,7 +132,7 @@ func (b *BadgerStore) ExamineStore(f *Findings, inUse bool) (open bool) {
 		}
 		parent = filepath.Dir(parent)
 	}
-	if free, known := badgerstore.FreeBytes(parent); known && free < b.minFree {
+	if free, known := storekit.FreeBytes(parent); known && free < b.minFree {
 		f.Fault(subject, fmt.Sprintf("%s are free and min_free is %s: new logins are refused", humanize.IBytes(free), humanize.IBytes(b.minFree)),
 			"free some space, give the store a disk of its own, or lower min_free")
 	}

@@ -1,23 +1,33 @@
 package badgerstore
 
 import (
-	"io/fs"
 	"os"
-	"syscall"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
-// fallocKeepSize is FALLOC_FL_KEEP_SIZE: the file does not get longer.
-const fallocKeepSize = 1
-
-// allocate gives a file its blocks, if it has holes and the file system can.
-func allocate(path string, info fs.FileInfo) {
-	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || stat.Blocks*512 >= info.Size() {
-		return
+// allocateFiles gives the files in the directory the blocks that they do not
+// have yet, where the file system can: Badger writes to memory maps, and a page
+// that the disk has no block for ends the process. It also makes them private,
+// whatever the umask. Files come and go meanwhile; what fails is tried again.
+func allocateFiles(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		var stat unix.Stat_t
+		if unix.Lstat(path, &stat) != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		if stat.Mode&0o077 != 0 {
+			_ = os.Chmod(path, 0o600)
+		}
+		if stat.Blocks*512 >= stat.Size {
+			continue
+		}
+		if f, err := os.OpenFile(path, os.O_RDWR, 0); err == nil {
+			_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, stat.Size)
+			_ = f.Close()
+		}
 	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	_ = syscall.Fallocate(int(f.Fd()), fallocKeepSize, 0, info.Size())
 }

@@ -2,7 +2,5 @@
 
 package badgerstore
 
-import "io/fs"
-
-// allocate does nothing: on these systems the reserve of room.go has to do.
-func allocate(string, fs.FileInfo) {}
+// allocateFiles does nothing: on these systems the reserve of room.go has to do.
+func allocateFiles(string) {}

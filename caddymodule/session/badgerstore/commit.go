@@ -1,10 +1,10 @@
 package badgerstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"maps"
 	"math"
 	"sync"
@@ -13,39 +13,31 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
 // A write is the newest value of a key on its way into the database.
-type write struct {
-	key       string
-	value     []byte
-	deleted   bool
-	expiresAt uint64 // in seconds, 0: never
-	held      bool   // the disk was too full for the database
-}
+type write = storekit.Record
 
 // writeOverhead is a bound of what a write takes beside its key and value, in a
 // transaction and in the reserve.
 const writeOverhead = 128
 
-func (w *write) size() int64 { return int64(len(w.key)+len(w.value)) + writeOverhead }
+func sizeOf(w *write) int64 { return int64(len(w.Key)+len(w.Value)) + writeOverhead }
 
 // A committer gathers writes while the disk is busy, and commits them together
 // in one goroutine: Badger syncs once for each transaction.
 type committer struct {
-	store   *Store
-	limit   int64 // of the size of a transaction
-	urgent  chan struct{}
-	written chan struct{}
-	quit    chan struct{}
+	store  *Store
+	urgent chan struct{} // something is to be committed at once
+	quit   chan struct{}
 
 	mu       sync.Mutex
-	next     map[string]*write // for the next transaction
+	next     map[string]*write // to be committed
 	size     int64             // of next
-	held     map[string]*write // for the first transaction that there is room for
-	unsaved  []*write          // of held, those that are not in the reserve
-	reserved int64             // how much of the reserve is taken
-	round    *round            // of next and unsaved
+	held     map[string]*write // in the reserve, until there is room
+	reserved int64             // size of what was written to the reserve
+	waiting  *round            // of next
 	running  *round            // the one that is being committed
 }
 
@@ -54,8 +46,6 @@ type round struct {
 	done chan struct{}
 	err  error // set before done is closed
 }
-
-func newRound() *round { return &round{done: make(chan struct{})} }
 
 func (r *round) wait(ctx context.Context) error {
 	select {
@@ -68,20 +58,14 @@ func (r *round) wait(ctx context.Context) error {
 
 func newCommitter(s *Store) *committer {
 	return &committer{
-		store:   s,
-		limit:   s.db.MaxBatchSize() - writeOverhead, // the store's own record
-		urgent:  make(chan struct{}, 1),
-		written: make(chan struct{}, 1),
-		quit:    make(chan struct{}),
-		next:    make(map[string]*write),
-		held:    make(map[string]*write),
-		round:   newRound(),
+		store: s, urgent: make(chan struct{}, 1), quit: make(chan struct{}),
+		next: make(map[string]*write), held: make(map[string]*write), waiting: &round{done: make(chan struct{})},
 	}
 }
 
-func signal(c chan struct{}) {
+func (c *committer) hurry() {
 	select {
-	case c <- struct{}{}:
+	case c.urgent <- struct{}{}:
 	default:
 	}
 }
@@ -91,9 +75,10 @@ func signal(c chan struct{}) {
 func (c *committer) add(ctx context.Context, w *write) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.next) > 0 && c.size+c.reserved+w.size() > c.limit {
-		full := c.round
-		signal(c.urgent)
+	limit := c.store.db.MaxBatchSize() - writeOverhead // of the number
+	for len(c.next) > 0 && c.reserved+c.size+sizeOf(w) > limit {
+		full := c.waiting
+		c.hurry()
 		c.mu.Unlock()
 		err := full.wait(ctx)
 		c.mu.Lock()
@@ -101,60 +86,39 @@ func (c *committer) add(ctx context.Context, w *write) error {
 			return err
 		}
 	}
-	full := c.store.room.checkWrite()
-	if full != nil && c.reserved+w.size() > reserveSize {
-		return full
+	if err := c.store.room.check(writeReserve); err != nil && c.reserved+c.size+sizeOf(w) > reserveSize {
+		return err
 	}
-	if old := c.next[w.key]; old != nil {
-		c.size -= old.size()
-		delete(c.next, w.key)
+	if old := c.next[w.Key]; old != nil {
+		c.size -= sizeOf(old)
 	}
-	delete(c.held, w.key)
-	if full != nil {
-		if c.reserved == 0 {
-			c.store.log.Warn("the disk is too full for the session store: sessions that are revoked are kept in its reserve until there is room", "dir", c.store.dir, "error", full)
-		}
-		w.held = true
-		c.held[w.key] = w
-		c.unsaved = append(c.unsaved, w)
-		c.reserved += w.size()
-	} else {
-		c.next[w.key] = w
-		c.size += w.size()
+	if len(c.next) == 0 {
+		time.AfterFunc(commitDelay, c.hurry)
 	}
-	c.store.pending.Store(w.key, w)
-	signal(c.written)
+	c.next[w.Key] = w
+	c.size += sizeOf(w)
+	c.store.pending.Store(w.Key, w)
 	return nil
 }
 
 const (
-	// commitDelay is how long a write waits for Sync to be called.
-	commitDelay = 10 * time.Millisecond
+	allocateInterval = 256 << 10 // how many bytes are written between calls of allocateFiles
 
-	// tickInterval is how often what is held is tried again, and noteTables is
-	// called.
-	tickInterval = time.Second
+	commitDelay  = 10 * time.Millisecond // how long a write waits for Sync to be called
+	tickInterval = time.Second           // how often it is asked whether there is room for what is held
 )
 
 // run commits until quit is closed.
 func (c *committer) run() {
-	c.store.noteTables()
 	ticker := time.NewTicker(tickInterval)
 	defer ticker.Stop()
-	for {
+	for quit := false; !quit; {
 		select {
-		case <-c.written:
-			select {
-			case <-c.urgent:
-			case <-time.After(commitDelay):
-			case <-c.quit:
-			}
 		case <-c.urgent:
 		case <-ticker.C:
 			c.store.noteTables()
 		case <-c.quit:
-			c.commit()
-			return
+			quit = true
 		}
 		c.commit()
 	}
@@ -163,29 +127,34 @@ func (c *committer) run() {
 // commit makes durable what has been added so far.
 func (c *committer) commit() {
 	c.mu.Lock()
-	toDatabase := len(c.next) > 0 || len(c.held) > 0 && c.store.room.checkWrite() == nil
-	if !toDatabase && len(c.unsaved) == 0 {
+	full := c.store.room.check(writeReserve)
+	if len(c.next) == 0 && (len(c.held) == 0 || full != nil) {
 		c.mu.Unlock()
 		return
 	}
-	current, unsaved := c.round, c.unsaved
-	c.running, c.round, c.unsaved = current, newRound(), nil
-	var writes map[string]*write
-	if toDatabase {
+	writes, current := c.next, c.waiting
+	toReserve := full != nil && c.reserved+c.size <= reserveSize
+	if toReserve {
+		if len(c.held) == 0 {
+			c.store.log.Warn("the disk is too full for the session store: sessions that are revoked are kept in its reserve until there is room", "dir", c.store.dir, "error", full)
+		}
+		maps.Copy(c.held, writes)
+		c.reserved += c.size
+	} else {
 		// What is held goes along, so that nothing newer overtakes it.
-		writes = c.next
-		maps.Copy(writes, c.held)
-		c.next, c.held = make(map[string]*write), make(map[string]*write)
-		c.size, c.reserved = 0, 0
+		maps.Copy(c.held, writes)
+		writes, c.held, c.reserved = c.held, make(map[string]*write), 0
 	}
+	c.next, c.size = make(map[string]*write), 0
+	c.waiting, c.running = &round{done: make(chan struct{})}, current
 	c.mu.Unlock()
 
 	if broken := c.store.broken.Load(); broken != nil {
 		current.err = *broken
-	} else if toDatabase {
+	} else if !toReserve {
 		current.err = c.store.commit(writes)
-	} else {
-		current.err = c.store.save(unsaved)
+	} else if current.err = c.store.reserve.append(c.store.number+1, writes); current.err == nil {
+		current.err = c.store.acknowledge()
 	}
 	if current.err != nil {
 		current.err = c.store.fail(current.err)
@@ -194,8 +163,10 @@ func (c *committer) commit() {
 	c.mu.Lock()
 	c.running = nil
 	c.mu.Unlock()
-	for key, w := range writes {
-		c.store.pending.CompareAndDelete(key, w)
+	if !toReserve {
+		for key, w := range writes {
+			c.store.pending.CompareAndDelete(key, w)
+		}
 	}
 	close(current.done)
 }
@@ -206,16 +177,12 @@ func (s *Store) Sync(ctx context.Context) error {
 		return err
 	}
 	defer s.calls.Leave()
-	return s.sync(ctx)
-}
-
-func (s *Store) sync(ctx context.Context) error {
 	c := s.committer
 	c.mu.Lock()
 	current := c.running
-	if len(c.next) > 0 || len(c.unsaved) > 0 {
-		current = c.round
-		signal(c.urgent)
+	if len(c.next) > 0 {
+		current = c.waiting
+		c.hurry()
 	}
 	c.mu.Unlock()
 	if current == nil {
@@ -224,43 +191,29 @@ func (s *Store) sync(ctx context.Context) error {
 	return current.wait(ctx)
 }
 
-// numberKey has the number of the last commit.
-var numberKey = []byte{ownPrefix, 'n'}
+// numberKey has the number of the last commit in the database.
+var numberKey = []byte("number")
 
-func (s *Store) readNumber() (uint64, error) {
-	value, err := s.read(numberKey)
-	if errors.Is(err, session.ErrNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	if len(value) != 8 {
-		return 0, fmt.Errorf("%w: the number of the last commit is none", ErrDamaged)
-	}
-	return binary.BigEndian.Uint64(value), nil
-}
-
-// commit writes to the database. Only one goroutine calls it.
+// commit writes to the database, and empties the reserve.
 func (s *Store) commit(writes map[string]*write) error {
-	number, version := s.number+1, s.version.Load()+1
-	size := int64(0)
+	version := s.version.Load() + 1
 	err := recovered(func() error {
 		txn := s.db.NewTransactionAt(math.MaxUint64, true)
 		defer txn.Discard()
 		for _, w := range writes {
-			size += w.size()
+			s.unallocated += sizeOf(w)
 			var err error
-			if w.deleted {
-				err = txn.Delete(dataKey(w.key))
+			if w.Deleted {
+				err = txn.Delete(dataKey(w.Key))
 			} else {
-				err = txn.SetEntry(&badger.Entry{Key: dataKey(w.key), Value: w.value, ExpiresAt: w.expiresAt})
+				err = txn.SetEntry(&badger.Entry{Key: dataKey(w.Key), Value: w.Value, ExpiresAt: w.ExpiresAt})
 			}
 			if err != nil {
 				return err
 			}
 		}
-		if err := txn.SetEntry(badger.NewEntry(numberKey, binary.BigEndian.AppendUint64(nil, number))); err != nil {
+		number := binary.BigEndian.AppendUint64(nil, s.number+1)
+		if err := txn.SetEntry(badger.NewEntry(numberKey, number)); err != nil {
 			return err
 		}
 		return txn.CommitAt(version, nil)
@@ -268,33 +221,23 @@ func (s *Store) commit(writes map[string]*write) error {
 	if err != nil {
 		return err
 	}
-	s.number = number
 	s.version.Store(version)
-	if err := s.acknowledge(); err != nil {
-		return err
-	}
-	if s.unallocated += size; s.unallocated >= allocateInterval {
+	if s.unallocated >= allocateInterval {
 		s.unallocated = 0
 		allocateFiles(s.dir)
 	}
 	if s.reserve.used > 0 {
 		s.log.Info("the session store has room again: what its reserve held has been written", "dir", s.dir)
 	}
+	if err := s.acknowledge(); err != nil {
+		return err
+	}
 	return s.reserve.reset()
 }
 
-// save writes to the reserve.
-func (s *Store) save(writes []*write) error {
-	if err := s.reserve.append(s.number+1, writes); err != nil {
-		return err
-	}
-	s.number++
-	return s.acknowledge()
-}
-
-// acknowledge notes a commit that the disk has. Without syncs the disk may have
-// the note before the commit.
+// acknowledge notes a commit that the disk has, as it has only with syncs.
 func (s *Store) acknowledge() error {
+	s.number++
 	if !s.syncs {
 		return nil
 	}
@@ -302,8 +245,21 @@ func (s *Store) acknowledge() error {
 	return s.witness.write()
 }
 
-// noteTables keeps the newest version that is in a table. Before the disk has
-// the note, compactions must not discard the version before it.
+// numberAt returns the number of the newest commit up to a version, and the
+// version of that commit; zeros if there is none.
+func (s *Store) numberAt(version uint64) (number, at uint64, err error) {
+	err = s.view(version, numberKey, func(item *badger.Item) error {
+		at = item.Version()
+		return item.Value(func(value []byte) error { return binary.Read(bytes.NewReader(value), binary.BigEndian, &number) })
+	})
+	if errors.Is(err, session.ErrNotFound) {
+		err = nil
+	}
+	return number, at, err
+}
+
+// noteTables notes the newest version that is in a table. Compactions may
+// discard older ones than that, but not before the disk has the note.
 func (s *Store) noteTables() {
 	var newest uint64
 	for _, table := range s.db.Tables() {
@@ -316,22 +272,8 @@ func (s *Store) noteTables() {
 			return
 		}
 	}
-	s.scans.discard(s.db, s.witness.tables)
-}
-
-// checkTables requires that the version is there that noteTables kept.
-func (s *Store) checkTables() error {
-	want := s.witness.tables
-	if want == 0 {
-		return nil
+	if s.scanning.TryLock() {
+		s.db.SetDiscardTs(s.witness.tables)
+		s.scanning.Unlock()
 	}
-	return recovered(func() error {
-		txn := s.db.NewTransactionAt(want, false)
-		defer txn.Discard()
-		item, err := txn.Get(numberKey)
-		if err != nil || item.Version() != want {
-			return fmt.Errorf("%w: tables are missing", ErrDamaged)
-		}
-		return nil
-	})
 }

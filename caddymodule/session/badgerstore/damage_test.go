@@ -256,7 +256,7 @@ func TestStartsThatEndTheProcess(t *testing.T) {
 func TestDamageFoundLater(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, open(t, dir).Close())
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "wxgate.damaged"), []byte("block 7\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "wxgate.opening"), []byte("block 7\n"), 0o600))
 	_, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir})
 	require.ErrorIs(t, err, badgerstore.ErrDamaged)
 	require.ErrorContains(t, err, "block 7")

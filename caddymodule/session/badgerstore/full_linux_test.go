@@ -17,11 +17,15 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
 	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
+	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
 // smallDisk mounts a disk of so many bytes.
 func smallDisk(t *testing.T, size int) (dir string) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: this test mounts a disk, so it needs root")
+	}
 	dir = t.TempDir()
 	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", size)), "this test mounts a tmpfs: run it as root")
 	t.Cleanup(func() { assert.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
@@ -33,7 +37,7 @@ func filler(disk string) string { return filepath.Join(disk, "filler") }
 
 func freeOf(t *testing.T, disk string) uint64 {
 	t.Helper()
-	free, ok := badgerstore.FreeBytes(disk)
+	free, ok := storekit.FreeBytes(disk)
 	require.True(t, ok)
 	return free
 }
@@ -208,11 +212,7 @@ func TestReserveIsFull(t *testing.T) {
 // Another program takes the rest of the disk at once while users log in: the
 // process lives, and nothing that was acknowledged is lost.
 func TestDiskIsTakenAtOnce(t *testing.T) {
-	rounds := 4
-	if testing.Short() {
-		rounds = 1
-	}
-	for range rounds {
+	for range 4 {
 		disk := smallDisk(t, 300*mib)
 		dir := filepath.Join(disk, "sessions")
 		s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir, SyncWrites: true})

@@ -28,39 +28,53 @@ type ledger struct {
 // Logins and logouts under load, kill -9, restart, many times: no login that
 // was acknowledged is lost, no revocation that was acknowledged is undone.
 func TestKillLedger(t *testing.T) {
-	dir := t.TempDir()
-	all := ledger{loggedIn: map[string]string{}, revoking: map[string]bool{}, revoked: map[string]bool{}}
-	const rounds = 8
-	for range rounds {
-		all.run(t, dir, 200+rand.IntN(1500))
-		s := open(t, dir)
-		m := manage(t, s)
-		all.check(t, m)
-		m.Close()
-		require.NoError(t, s.Close())
+	rounds := 30
+	if testing.Short() {
+		rounds = 2
 	}
-	t.Logf("%d rounds: %d logins and %d revocations acknowledged", rounds, len(all.loggedIn), len(all.revoked))
+	dir := t.TempDir()
+	all := newLedger()
+	for range rounds {
+		all.run(t, dir, func(child *os.Process) error { return child.Kill() })
+		all.checkDir(t, dir)
+	}
+	t.Logf("%d kills: %d logins and %d revocations acknowledged", rounds, len(all.loggedIn), len(all.revoked))
 	require.NotEmpty(t, all.revoked)
 }
 
-// run starts a process that works on the directory and kills it after it has
-// said so many things.
-func (l *ledger) run(t *testing.T, dir string, lines int) {
+func newLedger() ledger {
+	return ledger{loggedIn: map[string]string{}, revoking: map[string]bool{}, revoked: map[string]bool{}}
+}
+
+func (l *ledger) checkDir(t *testing.T, dir string) {
+	t.Helper()
+	s := open(t, dir)
+	m := manage(t, s)
+	l.check(t, m)
+	m.Close()
+	require.NoError(t, s.Close())
+}
+
+// run starts a process that works on the directory, and ends it after it has
+// said some hundred things.
+func (l *ledger) run(t *testing.T, dir string, end func(*os.Process) error) {
 	t.Helper()
 	child := exec.Command(os.Args[0], "-test.run=^TestChildWorks$")
 	child.Env = append(os.Environ(), ledgerDir+"="+dir)
-	child.Stderr = os.Stderr
 	out, err := child.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, child.Start())
+	lines := 200 + rand.IntN(1500)
 	scanner := bufio.NewScanner(out)
-	for n := 0; scanner.Scan(); n++ {
+	n := 0
+	for ; scanner.Scan(); n++ {
 		if n == lines {
-			require.NoError(t, child.Process.Kill())
+			require.NoError(t, end(child.Process))
 		}
 		l.note(scanner.Text()) // what it said until it died counts too
 	}
 	require.Error(t, child.Wait(), "the process should have been killed")
+	require.GreaterOrEqual(t, n, lines)
 }
 
 func (l *ledger) note(line string) {

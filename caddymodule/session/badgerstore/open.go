@@ -1,6 +1,7 @@
 package badgerstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,8 +19,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
-// memTableSize is how much is written before Badger makes a table of it. It is
-// what the store costs in memory, twice while a table is made.
+// memTableSize is how much is written before Badger makes a table of it: what
+// the store costs in memory, twice while a table is made.
 const memTableSize = 8 << 20
 
 // externalMagic tells Badger's directories of this package from others.
@@ -28,57 +28,44 @@ const externalMagic = 0x5747
 
 // badgerOptions tunes Badger for many values of a few hundred bytes: tens of
 // megabytes of memory, not hundreds.
-func (s *Store) badgerOptions(syncWrites bool) badger.Options {
+func (s *Store) badgerOptions() badger.Options {
 	opts := badger.DefaultOptions(s.dir).
-		WithLogger(badgerLog{s.log, &s.opened}).
+		WithLogger(badgerLog{s}).
 		WithExternalMagic(externalMagic).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(2).
 		WithNumLevelZeroTables(3).
 		WithNumLevelZeroTablesStall(8).
-		WithNumCompactors(2). // one is refused
-		// Sealed values do not compress. Without compression, tables are read
-		// where they are mapped, and a block cache would hold them twice.
-		WithCompression(options.None).
-		WithBlockCacheSize(0).
-		// Every value is smaller than this, so the value log stays empty.
-		WithValueThreshold(session.MaxValue + 1).
+		WithNumCompactors(2).                     // one is refused
+		WithCompression(options.None).            // sealed values do not compress
+		WithBlockCacheSize(0).                    // tables are read where they are mapped
+		WithValueThreshold(session.MaxValue + 1). // so the value log stays empty
 		WithValueLogFileSize(1 << 20).
 		WithDetectConflicts(false). // keys are locked here
-		WithSyncWrites(syncWrites).
-		// Badger treats a block whose checksum fails on reading as one that does
-		// not hold the key, and a compaction drops it, without a word. Tables
-		// are verified after opening instead, and values are sealed.
+		WithSyncWrites(s.syncs).
+		// On reading, Badger takes a block whose checksum fails for one that
+		// does not hold the key. Tables are verified after opening instead.
 		WithChecksumVerificationMode(options.NoVerification).
 		WithMetricsEnabled(false)
-	// Tables of one size on all levels: a compaction builds up to a dozen at a
-	// time in memory. With a million sessions, and logins as fast as they go,
-	// that is 230 MiB at the most, and 295 MiB with Badger's default of 2.
+	// A compaction builds up to a dozen tables in memory: with a million
+	// sessions 230 MiB at the most, and 295 MiB with Badger's default of 2.
 	opts.TableSizeMultiplier = 1
 	return opts
 }
 
-// badgerLog passes on Badger's messages about trouble. Its keys are hashes, and
-// values are not in it. While Badger opens, it returns its errors, too.
-type badgerLog struct {
-	log    *slog.Logger
-	opened *atomic.Bool
-}
+// badgerLog passes on Badger's errors, which hold neither keys nor values in the
+// clear. While Badger opens, it returns them, too.
+type badgerLog struct{ *Store }
 
-func (l badgerLog) Errorf(format string, args ...any) {
-	if l.opened.Load() {
-		l.log.Error("session store engine", "message", fmt.Sprintf(format, args...))
+func (s badgerLog) Errorf(format string, args ...any) {
+	if s.opened.Load() {
+		s.log.Error("session store engine", "message", fmt.Sprintf(format, args...))
 	}
 }
 
-func (l badgerLog) Warningf(format string, args ...any) {
-	if l.opened.Load() {
-		l.log.Warn("session store engine", "message", fmt.Sprintf(format, args...))
-	}
-}
-
-func (badgerLog) Infof(string, ...any)  {}
-func (badgerLog) Debugf(string, ...any) {}
+func (badgerLog) Warningf(string, ...any) {}
+func (badgerLog) Infof(string, ...any)    {}
+func (badgerLog) Debugf(string, ...any)   {}
 
 // Open opens the store in a directory, and makes one in an empty directory. The
 // error wraps ErrDamaged if the files are not as they were left, which cannot be
@@ -94,61 +81,48 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 }
 
 func open(ctx context.Context, opts Options, restoring bool) (_ *Store, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	if opts.Dir == "" {
 		return nil, errors.New("no directory is configured")
 	}
 	dir, err := filepath.Abs(opts.Dir)
-	if err != nil {
+	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, err
 	}
-	if _, err := os.Lstat(filepath.Join(dir, restoringFile)); err == nil && !restoring {
+	if !restoring && has(dir, restoringFile) {
 		return nil, ErrRestoring
 	}
 	s := &Store{
 		dir:   dir,
-		log:   opts.Logger,
+		log:   cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
+		syncs: opts.SyncWrites,
+		room:  room{dir: dir, minFree: opts.MinFree},
 		calls: storekit.NewCalls(),
 		keys:  storekit.NewKeyLocks(),
-		room:  room{dir: dir, minFree: opts.MinFree},
-		syncs: opts.SyncWrites,
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(dir, 0o700), s.room.check(writeReserve)); err != nil {
 		return nil, err
 	}
-	if err := s.room.checkWrite(); err != nil {
+	if s.witness, err = openWitness(dir); err != nil {
 		return nil, err
 	}
-	if s.witness, err = openDirectory(dir); err != nil {
-		return nil, err
-	}
-	if err := s.openFiles(); err != nil {
+	before, err := beginOpening(dir)
+	if err != nil {
 		return nil, errors.Join(err, s.closeFiles())
 	}
+	if err := s.openFiles(); err != nil {
+		return nil, errors.Join(err, s.closeFiles(), setOpening(dir, before))
+	}
 	s.opened.Store(true)
+	s.noteTables()
 	s.background.Go(s.committer.run)
 	return s, nil
 }
 
 func (s *Store) openFiles() (err error) {
-	giveUp, err := beginOpening(s.dir)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, giveUp())
-		}
-	}()
 	if s.reserve, err = openReserve(s.dir); err != nil {
 		return err
 	}
-	if s.db, err = openBadger(s.badgerOptions(s.syncs)); err != nil {
+	if err := s.openBadger(); err != nil {
 		return err
 	}
 	s.version.Store(s.db.MaxVersion())
@@ -167,56 +141,56 @@ const openAttempts = 4
 
 // openBadger opens the database in managed mode: the store numbers the versions
 // itself, and readers need not wait for writers of other keys.
-func openBadger(opts badger.Options) (db *badger.DB, err error) {
+func (s *Store) openBadger() error {
+	var err error
 	for range openAttempts {
 		err = recovered(func() (err error) {
-			db, err = badger.OpenManaged(opts)
+			s.db, err = badger.OpenManaged(s.badgerOptions())
 			return err
 		})
 		if err == nil {
-			return db, nil
+			return nil
 		}
+		s.db = nil
 		if refusal := refusalOf(err); refusal != nil {
-			return nil, refusal
+			return refusal
 		}
 	}
-	return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
-// refusals are the errors that are no damage, each with what to do about it.
-// Badger wraps some of them in a way that only their text remains.
-var refusals = []struct {
-	err  error
-	text string
-	cure string
-}{
-	{ErrInUse, "Another process is using this Badger database", ""},
-	{session.ErrFull, syscall.ENOSPC.Error(), ""},
-	{session.ErrFull, syscall.EDQUOT.Error(), ""},
-	{syscall.EMFILE, syscall.EMFILE.Error(), "; raise the limit of open files (ulimit -n, LimitNOFILE)"},
-	{syscall.ENFILE, syscall.ENFILE.Error(), "; raise fs.file-max"},
-	{syscall.ENOMEM, syscall.ENOMEM.Error(), "; give the process more memory or address space"},
-	{syscall.EIO, syscall.EIO.Error(), "; look after the disk"},
-	{syscall.EROFS, syscall.EROFS.Error(), "; mount the file system for writing"},
-	{syscall.EACCES, syscall.EACCES.Error(), "; give the directory and its files to the user of the process"},
-	{syscall.EPERM, syscall.EPERM.Error(), "; give the directory and its files to the user of the process"},
+// cures are the errors that are no damage, and what to do about them.
+var cures = map[error]string{
+	syscall.EMFILE: "raise the limit of open files (ulimit -n, LimitNOFILE)",
+	syscall.ENFILE: "raise the system's limit of open files (fs.file-max)",
+	syscall.ENOMEM: "give the process more memory or address space",
+	syscall.EIO:    "check the disk",
+	syscall.EROFS:  "mount the file system for writing",
+	syscall.EACCES: "give the directory and its files to the gateway's user",
+	syscall.EPERM:  "give the directory and its files to the gateway's user",
+	syscall.ENOSPC: "free some space",
+	syscall.EDQUOT: "free some space",
 }
 
+// refusalOf returns nil if an error of Badger is damage. Badger wraps some
+// errors in a way that only their text remains.
 func refusalOf(err error) error {
-	for _, r := range refusals {
-		if strings.Contains(err.Error(), r.text) {
-			return fmt.Errorf("%w%s (%v)", r.err, r.cure, err)
+	if strings.Contains(err.Error(), "Another process is using this Badger database") {
+		return ErrInUse
+	}
+	for cause, cure := range cures {
+		if strings.Contains(err.Error(), cause.Error()) {
+			return fmt.Errorf("%w; %s (%v)", cause, cure, err)
 		}
 	}
 	return nil
 }
 
 // verifyTimeout is how long Open waits for the tables to be verified. The rest
-// is verified while the store is in use.
+// is verified while the store is in use, and if it is damaged, the next start
+// does not open it.
 const verifyTimeout = time.Second
 
-// verify verifies the checksums of all tables, and that no acknowledged commit
-// is missing.
 func (s *Store) verify() error {
 	verified := make(chan error, 1)
 	s.background.Go(func() { verified <- recovered(s.db.VerifyChecksum) })
@@ -225,16 +199,16 @@ func (s *Store) verify() error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
-		return endOpening(s.dir)
+		return setOpening(s.dir, nil)
 	case <-time.After(verifyTimeout):
 	}
 	s.background.Go(func() {
-		err := <-verified
-		if err != nil {
+		var reason []byte
+		if err := <-verified; err != nil {
+			reason = []byte(err.Error())
 			s.log.Error("the session store is damaged: the next start will not open it", "dir", s.dir, "error", err)
-			err = os.WriteFile(filepath.Join(s.dir, damagedFile), []byte(err.Error()), 0o600)
 		}
-		if err := errors.Join(err, endOpening(s.dir)); err != nil {
+		if err := setOpening(s.dir, reason); err != nil {
 			s.log.Error("writing to the session store's directory", "dir", s.dir, "error", err)
 		}
 	})
@@ -259,8 +233,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	close(s.committer.quit)
-	s.background.Wait()
-	if err := errors.Join(s.closeFiles(), endOpening(s.dir)); err != nil {
+	if err := s.closeFiles(); err != nil {
 		return fmt.Errorf("closing session store in %s: %w", s.dir, err)
 	}
 	return nil
@@ -268,21 +241,17 @@ func (s *Store) Close() error {
 
 func (s *Store) closeFiles() error {
 	s.background.Wait()
-	var errs []error
-	if s.db != nil {
-		errs = append(errs, s.closeBadger())
-	}
+	errs := []error{s.witness.file.Close()}
 	if s.reserve != nil {
 		errs = append(errs, s.reserve.file.Close())
 	}
-	return errors.Join(append(errs, s.witness.file.Close())...)
-}
-
-// closeBadger flushes the last table, unless the disk has no room for it: then
-// the next start reads the log, which is synced.
-func (s *Store) closeBadger() error {
-	if free, ok := FreeBytes(s.dir); ok && free < closeReserve {
-		return fmt.Errorf("%w: the last writes stay in the log", session.ErrFull)
+	if s.db != nil {
+		if free, ok := storekit.FreeBytes(s.dir); ok && free < closeReserve {
+			// The next start reads the log, which is synced.
+			errs = append(errs, fmt.Errorf("%w: the last writes stay in the log", session.ErrFull))
+		} else {
+			errs = append(errs, recovered(s.db.Close))
+		}
 	}
-	return recovered(s.db.Close)
+	return errors.Join(errs...)
 }

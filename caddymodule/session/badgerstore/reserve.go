@@ -1,70 +1,57 @@
 package badgerstore
 
 import (
+	"bufio"
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
+
+	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
 // reserveSize is the size of the reserve: room for some thousand revocations.
-// Everything in it fits into one transaction.
+// What is in it fits into one transaction.
 const reserveSize = 640 << 10
 
 // A reserve is a file whose blocks are on the disk before they are needed. While
 // the disk is too full for Badger, writes go there, which can only be
-// revocations, and into Badger as soon as there is room. It holds commits, each
-//
-//	size (4) | checksum (4) | number of the commit (8) | records as in a backup
-//
-// where size and checksum are of what follows, and ends with a commit of size 0
-// or one that is not whole.
+// revocations, and into Badger as soon as there is room. Each commit is written
+// like a backup, with its number as the expiry of the first record.
 type reserve struct {
 	file *os.File
 	used int64
 }
-
-const reserveHeader = 4 + 4
 
 func openReserve(dir string) (*reserve, error) {
 	f, err := os.OpenFile(filepath.Join(dir, reserveFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	r := &reserve{file: f}
-	info, err := f.Stat()
-	if missing := reserveSize - info.Size(); err == nil && missing > 0 {
-		_, err = f.WriteAt(make([]byte, missing), info.Size())
-		err = errors.Join(err, f.Sync(), syncDir(dir))
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil && size < reserveSize {
+		_, err = f.Write(make([]byte, reserveSize-size))
+		err = errors.Join(err, f.Sync(), storekit.SyncDir(dir))
 	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return r, nil
+	return &reserve{file: f}, err
 }
 
 // append makes a commit durable.
-func (r *reserve) append(number uint64, writes []*write) error {
+func (r *reserve) append(number uint64, writes map[string]*write) error {
 	var b bytes.Buffer
-	b.Write(make([]byte, reserveHeader))
-	b.Write(binary.BigEndian.AppendUint64(nil, number))
-	for _, w := range writes {
-		w.encode(&b)
-	}
-	body := b.Bytes()[reserveHeader:]
-	binary.BigEndian.PutUint32(b.Bytes(), uint32(len(body)))
-	copy(b.Bytes()[4:], checksum(body))
-	if r.used+int64(b.Len()) > reserveSize {
-		return errors.New("the reserve is too small")
-	}
-	if _, err := r.file.WriteAt(b.Bytes(), r.used); err != nil {
-		return err
-	}
+	_ = storekit.WriteRecords(&b, func(visit func(*write) error) error {
+		_ = visit(&write{Key: "number", ExpiresAt: number})
+		for _, w := range writes {
+			_ = visit(w)
+		}
+		return nil
+	})
+	_, err := r.file.WriteAt(b.Bytes(), r.used)
 	r.used += int64(b.Len())
-	return r.file.Sync()
+	return errors.Join(err, r.file.Sync())
 }
 
 // reset forgets all commits.
@@ -77,66 +64,48 @@ func (r *reserve) reset() error {
 	return errors.Join(err, r.file.Sync())
 }
 
-// read passes on each write of the commits after a number, and returns the
-// number of the last.
-func (r *reserve) read(after uint64, visit func(*write)) (last uint64, err error) {
-	content, err := io.ReadAll(io.NewSectionReader(r.file, 0, reserveSize))
-	if err != nil {
-		return 0, err
-	}
-	last = after
+// read returns the writes of the commits after a number, and the number of the
+// last one. A commit that is not whole, and so was not acknowledged, ends it.
+func (r *reserve) read(after uint64) (writes map[string]*write, last uint64) {
+	writes, last = make(map[string]*write), after
+	in := bufio.NewReader(io.NewSectionReader(r.file, 0, reserveSize))
 	for {
-		if len(content) < reserveHeader {
-			return last, nil
+		var commit []*write
+		err := storekit.ReadRecords(in, func(w *write) error {
+			commit = append(commit, w)
+			return nil
+		})
+		if err != nil || len(commit) == 0 {
+			return writes, last
 		}
-		size := int64(binary.BigEndian.Uint32(content))
-		if size < 8 || size > int64(len(content)-reserveHeader) {
-			return last, nil
-		}
-		body := content[reserveHeader:][:size]
-		if !bytes.Equal(checksum(body), content[4:reserveHeader]) {
-			return last, nil
-		}
-		content = content[reserveHeader+size:]
-		r.used = reserveSize - int64(len(content))
-		number := binary.BigEndian.Uint64(body)
-		if number <= after {
-			continue // in the database already
-		}
-		records := bytes.NewReader(body[8:])
-		for records.Len() > 0 {
-			w, err := decodeWrite(records)
-			if err != nil || w == nil {
-				return 0, fmt.Errorf("%w: %s is not as it was written", ErrDamaged, reserveFile)
+		r.used = reserveSize
+		if number := commit[0].ExpiresAt; number > last {
+			last = number
+			for _, w := range commit[1:] {
+				writes[w.Key] = w
 			}
-			visit(w)
 		}
-		last = number
 	}
 }
 
-// recoverReserve commits what the reserve holds, and requires that no
-// acknowledged commit is missing.
+// recoverReserve commits what the reserve holds, and requires that neither an
+// acknowledged commit nor the newest table is missing; see witness.
 func (s *Store) recoverReserve() error {
-	inBadger, err := s.readNumber()
-	if err != nil {
-		return err
+	_, at, err := s.numberAt(s.witness.tables)
+	if err == nil && at != s.witness.tables {
+		err = errors.New("tables are missing")
 	}
-	held := make(map[string]*write)
-	s.number, err = s.reserve.read(inBadger, func(w *write) { held[w.key] = w })
-	if err != nil {
-		return err
+	newest, _, newestErr := s.numberAt(math.MaxUint64)
+	writes, last := s.reserve.read(newest)
+	if last < s.witness.number {
+		newestErr = errors.Join(newestErr, fmt.Errorf("the last %d acknowledged commits are missing", s.witness.number-last))
 	}
-	if s.number < s.witness.number {
-		return fmt.Errorf("%w: the last %d acknowledged commits are missing", ErrDamaged, s.witness.number-s.number)
+	if err := errors.Join(err, newestErr); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if err := s.checkTables(); err != nil {
-		return err
-	}
-	if len(held) > 0 {
-		if err := s.commit(held); err != nil {
-			return err
-		}
+	s.number = last
+	if len(writes) > 0 {
+		return s.commit(writes)
 	}
 	return s.reserve.reset()
 }

@@ -6,19 +6,22 @@ import (
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
-// writeReserve is what must be free for Badger to write. It writes tables in the
-// background through memory maps, and a page that the disk has no block for
-// ends the process: there must be room for what it may have begun.
-const writeReserve = 64 << 20
+const (
+	// writeReserve is what must be free for Badger to write. It writes tables
+	// in the background through memory maps, and a page that the disk has no
+	// block for ends the process: there must be room for what it has begun.
+	writeReserve = 64 << 20
 
-// closeReserve is what must be free for Badger to flush its last table.
-const closeReserve = 2 * memTableSize
+	// closeReserve is what must be free for Badger to flush its last table.
+	closeReserve = 2 * memTableSize
 
-// roomInterval is how long an answer about the free space counts: it costs a
-// system call, and meanwhile a disk that takes 4 GiB a second takes 20 MiB.
-const roomInterval = 5 * time.Millisecond
+	// roomInterval is how long an answer about the free space counts: it costs
+	// a system call, and a disk that takes 4 GiB a second takes 20 MiB in it.
+	roomInterval = 5 * time.Millisecond
+)
 
 // room knows how much space the disk has left.
 type room struct {
@@ -27,7 +30,6 @@ type room struct {
 	last    atomic.Pointer[freeSpace]
 }
 
-// freeSpace is the system's answer, and its time.
 type freeSpace struct {
 	bytes uint64
 	known bool
@@ -39,17 +41,15 @@ type freeSpace struct {
 func (s *Store) Room() error { return s.room.check(max(s.room.minFree, writeReserve)) }
 
 // Free implements session.RoomChecker.
-func (s *Store) Free() (bytes uint64, ok bool) { return FreeBytes(s.dir) }
+func (s *Store) Free() (bytes uint64, ok bool) { return storekit.FreeBytes(s.dir) }
 
-// checkWrite returns an error wrapping session.ErrFull if Badger must not write.
-func (r *room) checkWrite() error { return r.check(writeReserve) }
-
+// check returns an error wrapping session.ErrFull if less than that is free.
 func (r *room) check(least uint64) error {
 	now := time.Now()
 	free := r.last.Load()
 	if free == nil || now.Sub(free.asked) >= roomInterval {
 		free = &freeSpace{asked: now}
-		free.bytes, free.known = FreeBytes(r.dir)
+		free.bytes, free.known = storekit.FreeBytes(r.dir)
 		r.last.Store(free)
 	}
 	if !free.known || free.bytes >= least {

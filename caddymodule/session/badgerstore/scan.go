@@ -5,9 +5,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
+	"maps"
 	"math"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -20,28 +21,29 @@ func (s *Store) Scan(ctx context.Context, prefix string, visit func(key string, 
 	now := time.Now()
 	return s.each(ctx, prefix, func(w *write) error {
 		var ttl time.Duration
-		if w.expiresAt > 0 {
-			ttl = time.Duration(min(int64(w.expiresAt)-now.Unix(), int64(math.MaxInt64/time.Second))) * time.Second
+		if w.ExpiresAt > 0 {
+			ttl = time.Duration(min(int64(w.ExpiresAt)-now.Unix(), int64(math.MaxInt64/time.Second))) * time.Second
 			ttl = max(ttl, time.Nanosecond)
 		}
-		return visit(w.key, w.value, ttl)
+		return visit(w.Key, w.Value, ttl)
 	})
 }
 
-// each visits every live key that begins with prefix, also those of the reserve.
+// each visits every live key that begins with prefix, as the reserve has it if
+// it is there.
 func (s *Store) each(ctx context.Context, prefix string, visit func(*write) error) error {
+	s.committer.mu.Lock()
+	held := maps.Clone(s.committer.held)
+	s.committer.mu.Unlock()
 	return s.walk(ctx, prefix, func(item *badger.Item) error {
-		w := &write{key: string(item.Key()[1:]), expiresAt: item.ExpiresAt()}
-		if found, ok := s.pending.Load(w.key); ok && found.(*write).held {
-			*w = *found.(*write)
-			w.value = slices.Clone(w.value)
-		} else if value, err := item.ValueCopy(nil); err == nil {
-			w.value = value
-		} else {
-			return err
+		value, err := item.ValueCopy(nil)
+		w := &write{Key: string(item.Key()[1:]), Value: value, ExpiresAt: item.ExpiresAt()}
+		if newer := held[w.Key]; newer != nil {
+			*w = *newer
+			w.Value = slices.Clone(w.Value)
 		}
-		if w.deleted {
-			return nil
+		if err != nil || w.Deleted {
+			return err
 		}
 		return visit(w)
 	})
@@ -55,13 +57,13 @@ func (s *Store) walk(ctx context.Context, prefix string, visit func(*badger.Item
 		return err
 	}
 	defer s.calls.Leave()
-	if err := s.sync(ctx); err != nil {
+	if err := s.Sync(ctx); err != nil {
 		return err
 	}
-	at := s.scans.begin(s)
-	defer s.scans.end()
+	s.scanning.RLock() // the version must not be discarded meanwhile
+	defer s.scanning.RUnlock()
 	return recovered(func() error {
-		txn := s.db.NewTransactionAt(at, false)
+		txn := s.db.NewTransactionAt(s.version.Load(), false)
 		defer txn.Discard()
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: dataKey(prefix), AllVersions: true})
 		defer it.Close()
@@ -90,35 +92,6 @@ func (s *Store) walk(ctx context.Context, prefix string, visit func(*badger.Item
 	})
 }
 
-// scans are the scans that read the store as it was at a version, whose values
-// must not be dropped meanwhile.
-type scans struct {
-	mu       sync.Mutex
-	underway int
-}
-
-func (c *scans) begin(s *Store) (version uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.underway++
-	return s.version.Load()
-}
-
-func (c *scans) end() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.underway--
-}
-
-// discard lets compactions drop what is older than a version.
-func (c *scans) discard(db *badger.DB, version uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.underway == 0 {
-		db.SetDiscardTs(version)
-	}
-}
-
 // countSample is how many keys Count looks at.
 const countSample = 4096
 
@@ -129,24 +102,16 @@ func (s *Store) Count(ctx context.Context, prefix string) (n int64, err error) {
 	var last uint64
 	err = s.walk(ctx, prefix, func(item *badger.Item) error {
 		if n == countSample && last > 0 {
-			return errEnough
+			return io.EOF
 		}
 		n++
-		last = leading(item.Key()[1+len(prefix):])
+		var leading [8]byte // of a hash
+		copy(leading[:], item.Key()[1+len(prefix):])
+		last = binary.BigEndian.Uint64(leading[:])
 		return nil
 	})
-	if errors.Is(err, errEnough) {
+	if errors.Is(err, io.EOF) {
 		return int64(float64(n) / (float64(last) / math.MaxUint64)), nil
 	}
 	return n, err
-}
-
-// errEnough ends a walk that need not go on.
-var errEnough = errors.New("enough has been seen")
-
-// leading returns the first eight bytes of a hash as a number.
-func leading(hash []byte) uint64 {
-	var b [8]byte
-	copy(b[:], hash)
-	return binary.BigEndian.Uint64(b[:])
 }

@@ -1,3 +1,7 @@
+// Package badgerstore keeps sessions in a directory on disk, in Badger, which is
+// used through what it exports. The package adds group commit (commit.go), a
+// witness of what was acknowledged (directory.go), revocations on a full disk
+// (room.go, reserve.go) and backups that show when they were changed (backup.go).
 package badgerstore
 
 import (
@@ -19,25 +23,19 @@ import (
 
 // Options configure a Store.
 type Options struct {
-	// Dir is the directory, which is the store's own. It is made, for this user
-	// alone, if it does not exist.
-	Dir string
+	Dir string // the store's own; made, for this user alone, if it does not exist
 
 	// SyncWrites makes Sync wait until the disk has the data. Without it the
 	// data survives the end of the process, but the last seconds may be lost
 	// with the machine's power.
 	SyncWrites bool
 
-	// MinFree is how many bytes must be free on the disk for new sessions to
-	// be written; see Room.
-	MinFree uint64
-
-	// Logger logs trouble that no caller sees. Default: none.
-	Logger *slog.Logger
+	MinFree uint64       // bytes that must be free for new sessions; see Room
+	Logger  *slog.Logger // for trouble that no caller sees; default: none
 }
 
 // A Store is a session.Store in a directory. It is also a session.Syncer,
-// Observer, Pinger, RoomChecker, Counter, Scanner and Backuper.
+// Observer, RoomChecker, Counter, Scanner and Backuper.
 type Store struct {
 	dir     string
 	log     *slog.Logger
@@ -52,7 +50,7 @@ type Store struct {
 	observers  storekit.Observers
 	pending    sync.Map // *write by key: what the database may not have yet
 	committer  *committer
-	scans      scans
+	scanning   sync.RWMutex // held for reading while a scan reads an old version
 	background sync.WaitGroup
 	opened     atomic.Bool
 	broken     atomic.Pointer[error] // why nothing more can be trusted
@@ -86,19 +84,9 @@ func (s *Store) fail(err error) error {
 	return *s.broken.Load()
 }
 
-// A dataKey is a key of the contract as Badger has it. The prefix keeps it
+// dataKey returns a key of the contract as Badger has it. The prefix keeps it
 // apart from the store's own record and from Badger's.
-func dataKey(key string) []byte {
-	k := make([]byte, 1+len(key))
-	k[0] = dataPrefix
-	copy(k[1:], key)
-	return k
-}
-
-const (
-	dataPrefix = 'k'
-	ownPrefix  = 's'
-)
+func dataKey(key string) []byte { return append([]byte{'k'}, key...) }
 
 // Get implements session.Store.
 func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
@@ -109,33 +97,36 @@ func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
 	return s.get(key)
 }
 
-func (s *Store) get(key string) ([]byte, error) {
+func (s *Store) get(key string) (value []byte, err error) {
 	if found, ok := s.pending.Load(key); ok {
 		w := found.(*write)
-		if w.deleted || w.expiresAt > 0 && w.expiresAt <= uint64(time.Now().Unix()) {
+		if w.Deleted || w.ExpiresAt > 0 && w.ExpiresAt <= uint64(time.Now().Unix()) {
 			return nil, session.ErrNotFound
 		}
-		return append(make([]byte, 0, len(w.value)), w.value...), nil
+		return append([]byte{}, w.Value...), nil
 	}
-	return s.read(dataKey(key))
+	err = s.view(math.MaxUint64, dataKey(key), func(item *badger.Item) error {
+		value, err = item.ValueCopy(make([]byte, 0, item.ValueSize()))
+		return err
+	})
+	return value, err
 }
 
-// read reads the newest version of a key from the database.
-func (s *Store) read(key []byte) (value []byte, err error) {
-	err = recovered(func() error {
-		txn := s.db.NewTransactionAt(math.MaxUint64, false)
+// view visits the newest version of a key in the database up to a version.
+func (s *Store) view(version uint64, key []byte, visit func(*badger.Item) error) error {
+	err := recovered(func() error {
+		txn := s.db.NewTransactionAt(version, false)
 		defer txn.Discard()
 		item, err := txn.Get(key)
 		if err != nil {
 			return err
 		}
-		value, err = item.ValueCopy(make([]byte, 0, item.ValueSize()))
-		return err
+		return visit(item)
 	})
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, session.ErrNotFound
+		return session.ErrNotFound
 	}
-	return value, err
+	return err
 }
 
 // Put implements session.Store.
@@ -161,13 +152,13 @@ func (s *Store) Update(ctx context.Context, key string, change session.ChangeFun
 		if old == nil {
 			return nil
 		}
-		return s.committer.add(ctx, &write{key: key, deleted: true})
+		return s.committer.add(ctx, &write{Key: key, Deleted: true})
 	})
 }
 
 // Delete implements session.Store.
 func (s *Store) Delete(ctx context.Context, key string) error {
-	return s.change(ctx, key, func() error { return s.committer.add(ctx, &write{key: key, deleted: true}) })
+	return s.change(ctx, key, func() error { return s.committer.add(ctx, &write{Key: key, Deleted: true}) })
 }
 
 // change runs f, which writes a key, alone, and calls the observers.
@@ -195,31 +186,16 @@ func (s *Store) put(ctx context.Context, key string, value []byte, ttl time.Dura
 	if len(value) > session.MaxValue {
 		return fmt.Errorf("writing a value of %d bytes: the limit is %d", len(value), session.MaxValue)
 	}
-	w := &write{key: key, value: slices.Clone(value)}
+	w := &write{Key: key, Value: slices.Clone(value)}
 	if ttl > 0 {
-		w.expiresAt = expiry(time.Now(), ttl)
+		// Badger compares with its own truncated clock, so it gets one more.
+		w.ExpiresAt = uint64(time.Now().Add(ttl).Unix()) + 2
 	}
 	return s.committer.add(ctx, w)
-}
-
-// expiry is when Badger may drop a value: it counts in seconds and compares
-// with its own truncated clock, so it gets one more.
-func expiry(now time.Time, ttl time.Duration) uint64 {
-	return uint64(now.Add(ttl).Unix()) + 2
 }
 
 // Observe implements session.Observer. This process is the only writer, so a
 // value stays valid until changed is called.
 func (s *Store) Observe(changed func(key string)) (maxAge time.Duration, cancel func()) {
 	return 0, s.observers.Add(changed)
-}
-
-// Ping implements session.Pinger.
-func (s *Store) Ping(ctx context.Context) error {
-	if err := s.begin(ctx); err != nil {
-		return err
-	}
-	defer s.calls.Leave()
-	_, err := s.readNumber()
-	return err
 }

@@ -1,6 +1,6 @@
 //go:build !(linux || darwin || freebsd || windows)
 
-package badgerstore
+package storekit
 
 // FreeBytes is not known on this system: the store then writes until the disk
 // is full.

@@ -1,4 +1,4 @@
-package badgerstore
+package storekit
 
 import "golang.org/x/sys/windows"
 

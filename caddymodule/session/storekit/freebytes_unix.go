@@ -1,6 +1,6 @@
 //go:build linux || darwin || freebsd
 
-package badgerstore
+package storekit
 
 import "golang.org/x/sys/unix"
 
