@@ -295,3 +295,54 @@ func TestRedisProxyOfTheOlderProtocol(t *testing.T) {
 	cfg := onRedis(redis.Addr, "client_cache off")
 	requireShared(t, gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg))
 }
+
+// A store that was emptied under the gateways, or lost the record by which they
+// know it, is one line in each log. All sessions are lost, and then the gateways
+// agree again.
+func TestRedisThatWasEmptied(t *testing.T) {
+	const line = "the session store was emptied while it was in use"
+	for name, tc := range map[string]struct {
+		options string
+		empty   []string
+	}{
+		"flushed":                        {"", []string{"flushall"}},
+		"flushed, without client cache":  {"client_cache off", []string{"flushall"}},
+		"own record":                     {"", []string{"del", "wxgate:meta"}},
+		"own record, without its notice": {"client_cache off", []string{"del", "wxgate:meta"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			redis := redistest.Start(t)
+			cfg := onRedis(redis.Addr, tc.options)
+			a, b := gatewaytest.Start(t, cfg), gatewaytest.Start(t, cfg)
+			token := a.Login("alice").Token
+			require.Equal(t, http.StatusOK, a.Get("/", gatewaytest.Token(token)).Status)
+			require.Equal(t, http.StatusOK, b.Get("/", gatewaytest.Token(token)).Status)
+			redis.Do(t, tc.empty...)
+			for _, g := range []*gatewaytest.Gateway{a, b} {
+				g.Eventually(func() bool {
+					return g.Get("/", gatewaytest.Token(token)).ErrorName() == "invalid_session"
+				}, "the session is lost")
+				g.Eventually(func() bool { return strings.Contains(g.Output(), line) }, "it is logged")
+				require.Equal(t, 1, strings.Count(g.Output(), line))
+				g.Upstream.Take()
+			}
+			requireShared(t, a, b)
+			require.Equal(t, 2, strings.Count(a.Output()+b.Output(), line), "once each")
+		})
+	}
+}
+
+// What another version has written is said to be that.
+func TestRedisOfAnotherVersion(t *testing.T) {
+	redis := redistest.Start(t)
+	cfg := onRedis(redis.Addr, "")
+	g := gatewaytest.Start(t, cfg)
+	g.Login("alice")
+	g.Stop()
+	redis.Do(t, "setrange", "wxgate:meta", "0", "\x63")
+	out, err := g.Try("run", "--config", g.WriteConfig(cfg), "--adapter", "caddyfile")
+	require.Error(t, err)
+	require.Contains(t, out, "another version of wxgate")
+	require.NotContains(t, out, "damage")
+}

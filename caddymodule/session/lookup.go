@@ -108,7 +108,7 @@ func (m *Manager) read(ctx context.Context, c *cache, h hash, stale *Session, no
 
 	record, old, err := m.readSession(ctx, from, h)
 	if err != nil {
-		if stale != nil {
+		if stale != nil || len(from.keys) > 0 {
 			_, _ = m.currentMeta(ctx, c, from, now) // reports a store that was emptied
 		}
 		return nil, err

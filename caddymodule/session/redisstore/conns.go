@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -191,7 +192,7 @@ func newPaces() *paces { return &paces{of: make(map[string]*pace)} }
 
 // errUnanswered is the reason of an attempt whose connection was closed before
 // the server sent anything.
-var errUnanswered = errors.New("server did not accept the last connection")
+var errUnanswered = fmt.Errorf("server did not answer on the last connection: %w", os.ErrDeadlineExceeded)
 
 // errResting is returned when no attempt to connect was made.
 var errResting = errors.New("connecting again in a moment")
