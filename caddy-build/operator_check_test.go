@@ -224,11 +224,11 @@ func TestDoctorNamesFaultAndFix(t *testing.T) {
 		},
 		"an access log that shows tokens": {
 			change: []string{"reverse_proxy", "log {\noutput stdout\n}\nreverse_proxy"},
-			status: faulty, want: []string{"logs", "3rd_session", "format wxgate"},
+			status: doubtful, want: []string{"a log shows session tokens", "3rd_session", "format wxgate"},
 		},
 		"a log of errors that shows tokens": {
 			change: []string{"request>headers>3rd_session delete", "request>headers>Other delete"},
-			status: doubtful, want: []string{"logs", "the log default", "format wxgate"},
+			status: doubtful, want: []string{"a log shows session tokens", "3rd_session", "format wxgate"},
 		},
 		"a health check that names a host": {
 			change: []string{"http://$LISTEN {\n\twxgate {", "http://api.example.com:$PORT {\n\twxgate {\nhealth /healthz"},
@@ -236,6 +236,14 @@ func TestDoctorNamesFaultAndFix(t *testing.T) {
 		},
 		"a health check for any host": {
 			change: []string{"http://$LISTEN {\n\twxgate {", "http://:$PORT {\n\twxgate {\nhealth /healthz\n}\n}\nhttp://api.example.com:$PORT {\n\twxgate {\nhealth /healthz"},
+		},
+		"a second site that leads around the gate": {
+			change: []string{"http://$LISTEN {", "http://other.example.com:$PORT {\n\treverse_proxy $UPSTREAM\n}\nhttp://$LISTEN {"},
+			status: faulty, want: []string{"site other.example.com", "is reached without a gate", "public /*"},
+		},
+		"a matcher that lets requests pass by the gate": {
+			change: []string{"wxgate {\n\t\tpublic", "wxgate /api/* {\n\t\tlogin /api/login\n\t\tlogout /api/logout\n\t\tpublic"},
+			status: faulty, want: []string{"site ", "is also reached without its gate", "instead of the matcher"},
 		},
 		"no site": {
 			change: []string{"wxgate {\n\t\tpublic /static/*\n\t}", ""},

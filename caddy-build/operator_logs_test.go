@@ -30,6 +30,26 @@ func parseLog(t *testing.T, text string, keep func(logLine) bool) (lines []logLi
 
 // TestEachActionLeavesOneLine follows the audit trail: each login, logout,
 // revocation and view leaves one line, with who, what and how it ended.
+// TestStartIsLogged looks for the line of a start, and the warning of the first.
+func TestStartIsLogged(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	own := func(msg string) []logLine {
+		return parseLog(t, g.Output(), func(l logLine) bool { return l["logger"] == "wxgate" && l["msg"] == msg })
+	}
+	starts := own("starting")
+	require.Len(t, starts, 1)
+	require.NotEmpty(t, starts[0]["version"])
+	require.Equal(t, []any{gatewaytest.AppID}, starts[0]["miniprograms"])
+	require.Contains(t, starts[0]["store"], "badger "+g.Dir)
+	require.Contains(t, starts[0]["encryption_key"], "encryption.key")
+	require.Len(t, own("made the encryption key file; back it up: without it no session in the store can be read"), 1)
+
+	out, err := g.Reload(gatewaytest.Config{})
+	require.NoError(t, err, out)
+	g.Eventually(func() bool { return len(own("starting")) == 2 }, "the reload is logged")
+	require.Len(t, own("made the encryption key file; back it up: without it no session in the store can be read"), 1, "only once")
+}
+
 func TestEachActionLeavesOneLine(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{
 		App:  "session {\nmax_per_user 2\n}",

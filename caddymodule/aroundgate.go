@@ -32,7 +32,7 @@ func (a *App) RouteFaults() (Findings, error) {
 	if err != nil {
 		return nil, err
 	}
-	return walkServers(app.(*caddyhttp.App).Servers), nil
+	return walkServers(app.(*caddyhttp.App).Servers).faults, nil
 }
 
 // checkRoutes is RouteFaults as one error. It runs once, when the App starts or
@@ -111,9 +111,11 @@ type proxyUse struct {
 
 // A gateUse is one place where a gate stands.
 type gateUse struct {
-	gate *Handler
-	site string
-	way  way
+	gate   *Handler
+	site   string
+	server *caddyhttp.Server
+	hosts  []string // that the site answers to; none: all
+	way    way
 
 	keepsOut []string // those of the gate's own paths that do not come to it
 }
@@ -122,6 +124,7 @@ type gateUse struct {
 type walk struct {
 	server *caddyhttp.Server
 	site   string
+	hosts  []string
 	errors bool
 	taken  map[string]way // what became of those that took a route of a group
 	invoke []string       // the named routes that the walk is in
@@ -131,7 +134,7 @@ type walk struct {
 	faults  Findings
 }
 
-func walkServers(servers map[string]*caddyhttp.Server) Findings {
+func walkServers(servers map[string]*caddyhttp.Server) walk {
 	var all walk
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
 		w := walk{server: servers[name], taken: make(map[string]way)}
@@ -147,7 +150,7 @@ func walkServers(servers map[string]*caddyhttp.Server) Findings {
 	all.joinGates()
 	all.findStrayPaths()
 	all.findOpenAddresses()
-	return all.faults
+	return all
 }
 
 // sites walks the outermost routes: with a Caddyfile, one for each site.
@@ -156,6 +159,7 @@ func (w *walk) sites(routes caddyhttp.RouteList) {
 	before := way{open: true}
 	for i := range routes {
 		hosts := hostsOf(&routes[i])
+		w.hosts = hosts
 		w.site = "site " + strings.Join(hosts, ", ")
 		if len(hosts) == 0 {
 			w.site = "site " + strings.Join(w.server.Listen, ", ")
@@ -269,7 +273,7 @@ func (w *walk) gate(h *Handler, before way) way {
 		w.faults.Fault(w.site, before.ended+" stands before its gate, so no request comes to the gate",
 			"write wxgate before reverse_proxy inside `route`, or remove the `order` of wxgate from the global options")
 	}
-	use := gateUse{gate: h, site: w.site, way: before}
+	use := gateUse{gate: h, site: w.site, server: w.server, hosts: w.hosts, way: before}
 	if !w.errors {
 		use.keepsOut = keptOut(h, w.server, before.since)
 	}

@@ -153,28 +153,22 @@ func (a *App) examineMiniProgram(ctx context.Context, f *Findings, mp wechat.Min
 	err := a.askWeChat(ctx, mp.AppID, mp.Secret)
 	took := time.Since(begin)
 	wx, _ := errors.AsType[*wechat.Error](err)
-	var errcode int64
-	if wx != nil {
-		errcode = wx.Errcode
-	}
 	switch {
 	case err == nil:
 		f.Warn(subject, "a made-up code was accepted, so the server at wechat_api is not WeChat", "set wechat_api to https://api.weixin.qq.com, or remove it")
 	case judgedCode(err):
 		f.OK(subject, "WeChat accepts the appid and the secret (%d ms)", took.Milliseconds())
-	case errcode == 40125 && mp.OldSecret != "" && judgedCode(a.askWeChat(ctx, mp.AppID, mp.OldSecret)):
+	case mp.OldSecret != "" && judgedCode(a.askWeChat(ctx, mp.AppID, mp.OldSecret)):
 		f.Warn(subject, "WeChat refuses the new secret and accepts the old one, which the gateway uses instead",
 			"finish the change at mp.weixin.qq.com, or correct the new secret")
-	case errcode == 40013:
-		f.Fault(subject, "WeChat does not know the appid (40013)", "copy the AppID from mp.weixin.qq.com, Development settings")
-	case errcode == 40125:
-		f.Fault(subject, "WeChat refuses the secret (40125)", "copy the AppSecret from mp.weixin.qq.com, Development settings, or reset it there; while it changes: miniprogram <appid> <new> <old>")
-	case errcode == 40164:
-		f.Fault(subject, "WeChat refuses this machine's address (40164): "+wx.Errmsg, "add the address to the IP allow list at mp.weixin.qq.com, Development settings")
 	case errors.Is(err, wechat.Busy), errors.Is(err, wechat.RateLimited):
 		f.Warn(subject, "WeChat is too busy to judge the secret: "+wx.Reason, "try again in a minute")
 	default:
-		f.Fault(subject, err.Error(), "see docs/troubleshooting.md; WeChat's support asks for the rid in the gateway's log")
+		fix := "copy the AppID and AppSecret from mp.weixin.qq.com; see docs/troubleshooting.md"
+		if wx != nil && wx.Cure() != "" {
+			fix = wx.Cure()
+		}
+		f.Fault(subject, err.Error(), fix)
 	}
 }
 
@@ -291,12 +285,9 @@ func (a *App) examineStore(ctx context.Context, f *Findings, running *adminapi.S
 	defer cancel()
 	store, err := a.module.Open(ctx)
 	if err != nil {
-		message, fix, _ := strings.Cut(err.Error(), "; ")
-		if curer, ok := a.module.(StoreCurer); ok && fix == "" {
-			fix = curer.Cure(err)
-		}
-		if fix == "" {
-			fix = "start its server, or correct the option store"
+		message, fix, cured := strings.Cut(err.Error(), "; ")
+		if !cured {
+			fix = "start its server, or correct the option store; if the gateway has it open, give this command the --address of the admin endpoint; see docs/troubleshooting.md"
 		}
 		f.Fault(subject, message, fix)
 		return

@@ -52,12 +52,6 @@ type (
 	StoreExaminer interface {
 		ExamineStore(f *Findings, inUse bool) (open bool)
 	}
-
-	// A StoreCurer returns what an operator does about an error of Open; empty
-	// if it does not know.
-	StoreCurer interface {
-		Cure(err error) string
-	}
 )
 
 // StoreTitle returns the name of a store for people.

@@ -162,19 +162,6 @@ func (b *BadgerStore) ExamineStore(f *Findings, inUse bool) (open bool) {
 	return false
 }
 
-// Cure implements StoreCurer.
-func (*BadgerStore) Cure(err error) string {
-	switch {
-	case errors.Is(err, badgerstore.ErrInUse):
-		return "if the other process is the gateway, give this command the --address of its admin endpoint; or stop it"
-	case errors.Is(err, badgerstore.ErrDamaged):
-		return "restore a backup (caddy wxgate restore); or start the gateway, which sets the directory aside and begins with an empty store, unless on_damage refuse is set"
-	case errors.Is(err, fs.ErrPermission):
-		return "give the gateway's user the directory, and run this command as that user"
-	}
-	return "see docs/troubleshooting.md"
-}
-
 // writable reports whether this user can make files in a directory.
 func writable(dir string) bool {
 	probe, err := os.CreateTemp(dir, ".wxgate-check-*")
@@ -253,7 +240,6 @@ var (
 	_ StoreModule           = (*BadgerStore)(nil)
 	_ StoreOptioner         = (*BadgerStore)(nil)
 	_ StoreExaminer         = (*BadgerStore)(nil)
-	_ StoreCurer            = (*BadgerStore)(nil)
 	_ Existing              = (*BadgerStore)(nil)
 	_ Resetter              = (*BadgerStore)(nil)
 	_ caddy.Provisioner     = (*BadgerStore)(nil)

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/spf13/cobra"
 
 	"github.com/wxgate/wxgate/caddymodule"
@@ -75,7 +74,6 @@ type checkup struct {
 
 	cmd     *cobra.Command
 	config  caddy.Config
-	logging *caddy.Logging  // of the configuration; the check has another
 	running *adminapi.Stats // of the gateway that runs, or nil
 	logFile string          // what provisioning logs
 }
@@ -112,7 +110,6 @@ func (c *checkup) examine(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	c.logFile = filepath.Join(dir, "log")
-	c.logging = c.config.Logging
 
 	c.examineAdmin()
 	c.examineRunning(ctx)
@@ -125,7 +122,7 @@ func (c *checkup) examine(ctx context.Context) error {
 // provision provisions some of the configuration's apps. What they do not need,
 // such as the files of logs and certificates, is left alone.
 func (c *checkup) provision(apps ...string) (caddy.Context, error) {
-	partial := caddy.Config{Admin: c.config.Admin, StorageRaw: c.config.StorageRaw, AppsRaw: make(caddy.ModuleMap), Logging: logInto(c.logFile)}
+	partial := caddy.Config{Admin: c.config.Admin, StorageRaw: c.config.StorageRaw, AppsRaw: make(caddy.ModuleMap), Logging: c.logging()}
 	for _, app := range apps {
 		partial.AppsRaw[app] = slices.Clone(c.config.AppsRaw[app])
 	}
@@ -174,27 +171,12 @@ func (c *checkup) examineSites(ctx context.Context) {
 		return
 	}
 	c.addLogged()
-	app, err := provisioned.App("http")
+	app, err := provisioned.App("wxgate")
 	if err != nil {
 		c.Error("site", err)
 		return
 	}
-	if gateway, err := provisioned.App("wxgate"); err == nil {
-		faults, err := gateway.(*caddymodule.App).RouteFaults()
-		if err != nil {
-			c.Error("sites", err)
-		}
-		c.Findings = append(c.Findings, faults...)
-	}
-	sites := findSites(app.(*caddyhttp.App))
-	if len(sites) == 0 {
-		c.Fault("sites", "no site has a gateway, so nothing is guarded", "write the directive `wxgate` into the block of each site")
-	}
-	for _, s := range sites {
-		c.examineSite(ctx, s, sites)
-	}
-	c.examineTraffic(sites)
-	c.examineLogs(sites)
+	c.Findings = append(c.Findings, app.(*caddymodule.App).ExamineSites(ctx, c.running)...)
 }
 
 func count(findings []caddymodule.Finding, status string) int {

@@ -150,13 +150,28 @@ func (c *checkup) examinePlaceholders() (all bool) {
 	return all
 }
 
-// logInto is logging into a file at level warn, in the format that shows no
-// token: examineLogs looks at the logs of the configuration.
-func logInto(file string) *caddy.Logging {
-	writer, _ := json.Marshal(map[string]any{"output": "file", "filename": file, "roll": false})
-	log := new(caddy.CustomLog)
-	log.WriterRaw, log.EncoderRaw, log.Level = writer, json.RawMessage(`{"format":"wxgate"}`), "WARN"
-	return &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: log}}
+// logging has the logs of the configuration, so that provisioning finds those
+// that show tokens, and one for what it warns of. They write to temporary files.
+func (c *checkup) logging() *caddy.Logging {
+	logging := &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: new(caddy.CustomLog)}}
+	if c.config.Logging != nil {
+		for name, log := range c.config.Logging.Logs {
+			silent := new(caddy.CustomLog)
+			silent.EncoderRaw, silent.Level, silent.Include, silent.Exclude = log.EncoderRaw, log.Level, log.Include, log.Exclude
+			logging.Logs[name] = silent
+		}
+	}
+	file := func(name string) json.RawMessage {
+		writer, _ := json.Marshal(map[string]any{"output": "file", "filename": name, "roll": false})
+		return writer
+	}
+	for _, log := range logging.Logs {
+		log.WriterRaw = file(c.logFile + ".other") // an encoder that writes nowhere would not be asked
+	}
+	warnings := &caddy.CustomLog{Include: []string{"wxgate", "http.handlers.wxgate"}}
+	warnings.WriterRaw, warnings.EncoderRaw, warnings.Level = file(c.logFile), json.RawMessage(`{"format":"wxgate"}`), "WARN"
+	logging.Logs["wxgate check"] = warnings
+	return logging
 }
 
 // addLogged makes findings of what the gateway's modules warned of while they
@@ -170,10 +185,6 @@ func (c *checkup) addLogged() {
 	for lines.Scan() {
 		var line map[string]any
 		if json.Unmarshal(lines.Bytes(), &line) != nil {
-			continue
-		}
-		logger, _ := line["logger"].(string)
-		if !strings.HasPrefix(logger, "wxgate") && logger != "http.handlers.wxgate" {
 			continue
 		}
 		text, _ := line["msg"].(string)

@@ -1,0 +1,96 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
+)
+
+// ExamineSites examines the sites of a configuration that was provisioned and
+// does not run: whether anything leads around a gate, whether a probe reaches the
+// health path, whether the upstreams answer, and whether tokens arrive at the
+// running gateway. That the options are good and Caddy passes the headers was
+// found out by provisioning.
+func (a *App) ExamineSites(ctx context.Context, running *adminapi.Stats) Findings {
+	var w walk
+	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
+		w = walkServers(app.(*caddyhttp.App).Servers)
+	}
+	f := w.faults
+	if len(w.gates) == 0 {
+		f.Fault("sites", "no site has a gateway, so nothing is guarded", "write the directive `wxgate` into the block of each site")
+	}
+	examined := make(map[string]bool)
+	for _, use := range w.gates {
+		if use.gate.Health != "" && len(use.hosts) > 0 && !w.answersAnyHost(use.server) {
+			f.Warn(use.site, fmt.Sprintf("health %s is answered for the Host %s only, and the probe of a balancer often sends the machine's address", use.gate.Health, strings.Join(use.hosts, " or ")),
+				"let the probe send that Host; or give it a site without a name: http://:8081 { wxgate { health "+use.gate.Health+" } }")
+		}
+		if examined[use.site] {
+			continue
+		}
+		examined[use.site] = true
+		f.OK(use.site, "configuration is valid; Caddy passes the required headers")
+		for _, proxy := range w.proxies {
+			if at := use.site + proxy.address; proxy.site == use.site && !examined[at] {
+				examined[at] = true
+				examineUpstream(ctx, &f, use.site, strings.TrimPrefix(proxy.through, "reverse_proxy "))
+			}
+		}
+	}
+	a.examineTraffic(&f, running)
+	return f
+}
+
+// answersAnyHost reports whether a site of the server without a name has a
+// health path.
+func (w *walk) answersAnyHost(server *caddyhttp.Server) bool {
+	return slices.ContainsFunc(w.gates, func(use gateUse) bool {
+		return use.server == server && len(use.hosts) == 0 && use.gate.Health != ""
+	})
+}
+
+// dialTimeout bounds how long an upstream on a near network may take to answer.
+const dialTimeout = 2 * time.Second
+
+func examineUpstream(ctx context.Context, f *Findings, site, address string) {
+	address = caddy.NewReplacer().ReplaceKnown(address, "")
+	parsed, err := caddy.ParseNetworkAddress(address)
+	if err != nil || parsed.PortRangeSize() != 1 || strings.Contains(address, "{") {
+		return // only a request decides, or a look-up
+	}
+	dialer := net.Dialer{Timeout: dialTimeout}
+	conn, err := dialer.DialContext(ctx, parsed.Network, parsed.JoinHostPort(0))
+	if err != nil {
+		f.Fault(site, fmt.Sprintf("the upstream does not answer: %v", err), "start the application, or correct its address after reverse_proxy")
+		return
+	}
+	_ = conn.Close()
+	f.OK(site, "the upstream %s answers", address)
+}
+
+// fewLogins is a number of logins too small to judge by.
+const fewLogins = 3
+
+// examineTraffic compares the logins of the running gateway with what follows
+// them: a client that has logged in sends its token, unless a proxy in between
+// removes the header.
+func (a *App) examineTraffic(f *Findings, running *adminapi.Stats) {
+	if running == nil {
+		return
+	}
+	logins, allowed, missing := running.Logins["ok"], running.Requests["allowed"], running.Requests["missing"]
+	if logins < fewLogins || missing < logins || allowed >= logins {
+		return
+	}
+	f.Warn("traffic", fmt.Sprintf("%d logins succeeded, but %d requests came without a token and only %d with one: something on the way removes the header %s, or clients do not send it", logins, missing, allowed, strings.Join(a.tokenHeaders, " or ")),
+		"nginx drops names with an underscore: underscores_in_headers on; with a CDN or a cloud balancer let clients send Authorization: Bearer <3rd_session>, and write token_from 3rd_session bearer")
+}
