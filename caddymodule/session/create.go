@@ -179,7 +179,7 @@ func (m *Manager) idledOut(ctx context.Context, h hash, now int64) bool {
 	return now >= record.seen+m.idleTimeout+m.idleTimeout/renewalsPerIdle
 }
 
-// remember keeps what a login tells about the user. The newest session_key
+// remember keeps what WeChat answered about the user. The newest session_key
 // wins, because WeChat takes the former one out of use.
 func (r *userRecord) remember(login Login, now int64) {
 	if login.UnionID != "" {

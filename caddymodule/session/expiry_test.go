@@ -141,6 +141,17 @@ func TestExpiredSessionThatCannotBeRevoked(t *testing.T) {
 	net.down(func(method, _ string) bool { return method == "update" })
 	require.ErrorIs(t, f.unanswered(created.Token), errDown)
 	require.ErrorIs(t, f.Alive(t.Context(), created.Session), session.ErrInvalid, "a stream ends")
+	net.set(func() {
+		net.before = func(method, _ string) error {
+			if method == "update" {
+				return session.ErrFull
+			}
+			return nil
+		}
+	})
+	net.taken()
+	require.ErrorIs(t, f.unanswered(created.Token), session.ErrFull)
+	require.NotContains(t, net.taken(), "delete session", "what is left of a full store is for revocations")
 	net.down(func(method, _ string) bool { return method == "delete" })
 	f.dead(created.Token)
 	net.up()

@@ -75,13 +75,18 @@ func (m *Manager) expired(s *Session, now int64) *refusal {
 
 // revokeExpired revokes a session that has expired, so that it stays dead when
 // a longer timeout is configured later. It returns the refusal only when that
-// is certain.
+// is certain. A full store returns its error: what is left of it is for
+// revocations.
 func (m *Manager) revokeExpired(ctx context.Context, s *Session, expired *refusal) error {
-	err := m.revokeListed(ctx, s.user, func(l listedSession) bool { return l.hash == s.hash })
-	if err == nil || errors.Is(err, ErrInvalid) || errors.Is(err, ErrNoSuchUser) {
-		return expired
+	sessions, err := m.unlist(ctx, s.user, func(l listedSession) bool { return l.hash == s.hash })
+	if err == nil {
+		m.deleteSessions(ctx, sessions)
+		err = m.calls.sync(ctx)
 	}
-	return err
+	if err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrNoSuchUser) {
+		return err
+	}
+	return expired
 }
 
 // read reads a session from the store. stale, if not nil, is the session as it
@@ -201,7 +206,7 @@ const (
 )
 
 // unreadable reports a record that does not open. It is no live session, and
-// the user's next login writes it anew.
+// the user's next login replaces it.
 func (m *Manager) unreadable(err error) error {
 	event := eventDamaged
 	switch {

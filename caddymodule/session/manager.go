@@ -18,7 +18,7 @@ const (
 	DefaultCacheSize   = 64 << 10
 )
 
-// Config says how a Manager keeps sessions.
+// Config is the configuration of a Manager.
 type Config struct {
 	// Store keeps the records. The Manager does not close it.
 	Store Store
@@ -44,7 +44,7 @@ type Config struct {
 	// which lists at most 4096.
 	MaxPerUser int
 
-	// CacheSize is how many opened sessions are kept in memory, at about 600
+	// CacheSize is how many opened sessions are kept in memory, at about 450
 	// bytes each, if the Store is an Observer. Default DefaultCacheSize.
 	CacheSize int
 

@@ -59,7 +59,7 @@ func newSealer(keys [][]byte) (*sealer, error) {
 }
 
 // newSealingKey derives what seals, and the id that names it, from an
-// encryption key, so that the id says nothing about the key.
+// encryption key, so that the id reveals nothing about the key.
 func newSealingKey(key []byte) (sealingKey, error) {
 	derived, err := hkdf.Key(sha256.New, key, nil, "wxgate seal", 32)
 	if err != nil {

@@ -9,15 +9,15 @@ import (
 
 // Errors that a Store returns and the Manager decides on. Compare with errors.Is.
 var (
-	// ErrNotFound says that a key is absent. It is an answer, not a fault:
-	// a store that cannot tell returns another error.
+	// ErrNotFound is returned when a key is absent. It is an answer, not a
+	// fault: a store that could not look returns another error.
 	ErrNotFound = errors.New("key not found")
 
-	// ErrClosed says that the store was closed before or during the call.
+	// ErrClosed is returned when the store was closed before or during the call.
 	ErrClosed = errors.New("session store is closed")
 
-	// ErrFull says that the store has no room for new sessions. Reads and
-	// revocations go on.
+	// ErrFull is returned when the store has no room for new sessions. Reads
+	// and revocations go on.
 	ErrFull = errors.New("session store has no room for new sessions")
 
 	// ErrUnavailable is returned when a store cannot be reached, or refuses
@@ -28,8 +28,8 @@ var (
 	// now, so that asking it again soon is of no use.
 	ErrRefused = errors.New("session store refuses writes")
 
-	// ErrConflict says that Update gave up because others kept changing the
-	// key. Nothing was written.
+	// ErrConflict is returned when Update gave up because other writers kept
+	// changing the key. Nothing was written.
 	ErrConflict = errors.New("session store is contended")
 )
 
@@ -52,7 +52,7 @@ const MaxValue = 512 << 10
 //     ends: a value may outlive its ttl, and must not vanish before it. A ttl
 //     of 0 keeps the value until it is deleted; a negative one is an error.
 //   - Absent is not broken. Only a store that has looked and found nothing
-//     returns ErrNotFound; every trouble is another error.
+//     returns ErrNotFound; every failure is another error.
 //   - A call whose context has ended returns soon, with an error.
 //   - After Close every method returns ErrClosed. Close waits for calls that
 //     are under way, and may be called twice.
@@ -65,7 +65,7 @@ type Store interface {
 	Put(ctx context.Context, key string, value []byte, ttl time.Duration) error
 
 	// Update changes one key atomically: between the value that change is
-	// given and the one it returns, nobody else writes the key. change may
+	// given and the one it returns, no other writer changes the key. change may
 	// be called several times, so it must not have side effects.
 	Update(ctx context.Context, key string, change ChangeFunc) error
 
@@ -91,19 +91,20 @@ type (
 		Sync(ctx context.Context) error
 	}
 
-	// An Observer tells when values may have changed, so that what was read
-	// from it may be kept in memory. A store that cannot tell must not
+	// An Observer reports when values may have changed, so that what was read
+	// from it may be kept in memory. A store that cannot know must not
 	// implement it, and is then read on every request.
 	//
 	// changed is called with the key after each write through this Store,
 	// before the write returns, and soon after a write by another node. The
 	// empty key means that any key may have changed (a lost connection).
-	// changed is quick and does not call the store. cancel ends it.
+	// changed is quick and does not call the store. cancel ends the calls.
 	//
 	// A Get that starts after changed(key) was called returns the new value.
 	//
 	// maxAge bounds how long a value that was read may be kept when no change
-	// is told, because a partition can swallow one; 0 means without bound.
+	// is reported, because a partition can swallow a report; 0 means without
+	// bound.
 	Observer interface {
 		Observe(changed func(key string)) (maxAge time.Duration, cancel func())
 	}

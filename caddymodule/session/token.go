@@ -16,7 +16,7 @@ const (
 // idBytes is how much of a token's hash names the session in public.
 const idBytes = 8
 
-// A hash names a record in the store without telling what it is about.
+// A hash names a record in the store without revealing its subject.
 type hash [sha256.Size]byte
 
 // newToken returns a fresh token and its hash.
@@ -30,8 +30,8 @@ func newToken() (string, hash) {
 
 // hashToken returns the hash of a token's text, and false if the text cannot
 // be a token. The look-up needs no constant-time comparison: what is compared
-// is the hash, and the token has 256 bits that nobody can approach by guessing
-// at a hash.
+// is the hash, and a token's 256 bits cannot be approached by guessing at a
+// hash.
 func hashToken(token string) (hash, bool) {
 	if len(token) != tokenChars {
 		return hash{}, false

@@ -34,13 +34,13 @@ func testSync(t *testing.T, s session.Store) {
 	wg.Wait()
 }
 
-// told collects what an Observer tells.
-type told struct {
+// changes collects the calls of an Observer.
+type changes struct {
 	mu   sync.Mutex
 	keys map[string]int
 }
 
-func (c *told) changed(key string) {
+func (c *changes) changed(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.keys == nil {
@@ -49,9 +49,9 @@ func (c *told) changed(key string) {
 	c.keys[key]++
 }
 
-// take returns how often key was told, in itself or as one of all, since the
+// take returns how often key was reported, in itself or as one of all, since the
 // last call.
-func (c *told) take(key string) int {
+func (c *changes) take(key string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.keys[key] + c.keys[""]
@@ -64,7 +64,7 @@ func testObserve(t *testing.T, s session.Store) {
 	if !ok {
 		return
 	}
-	var first, second told
+	var first, second changes
 	maxAge, cancelFirst := observer.Observe(first.changed)
 	require.GreaterOrEqual(t, maxAge, time.Duration(0))
 	_, cancelSecond := observer.Observe(second.changed)
@@ -89,20 +89,20 @@ func testObserve(t *testing.T, s session.Store) {
 		first.take(key)
 		second.take(key)
 		require.NoError(t, w.write(), w.name)
-		require.Positive(t, first.take(key), "%s: the change was not told before the write returned", w.name)
-		require.Positive(t, second.take(key), "%s: the second observer was not told", w.name)
+		require.Positive(t, first.take(key), "%s: the change was not reported before the write returned", w.name)
+		require.Positive(t, second.take(key), "%s: the second observer was not called", w.name)
 	}
 
 	cancelFirst()
 	cancelFirst()
 	put(t, s, key, "v")
-	require.Zero(t, first.take(key), "told after cancel")
+	require.Zero(t, first.take(key), "called after cancel")
 	require.Positive(t, second.take(key), "the cancel of one observer silenced the other")
 	cancelSecond()
 }
 
 // testObserveCoherent keeps values in memory the way the Manager does, and
-// checks that nobody reads an older one than has been acknowledged.
+// checks that no reader gets an older one than has been acknowledged.
 func testObserveCoherent(t *testing.T, s session.Store) {
 	observer, ok := s.(session.Observer)
 	if !ok {

@@ -82,9 +82,9 @@ func runManager(t *testing.T, open OpenFunc) {
 		oldest, newer, newest := login(t, m, "alice"), login(t, m, "alice"), login(t, m, "alice")
 		dead(t, m, oldest)
 		require.Equal(t, "alice", openIDOf(t, m, newer))
-		ended, err := m.RevokeUser(t.Context(), Login("alice").AppID, "alice")
+		ids, err := m.RevokeUser(t.Context(), Login("alice").AppID, "alice")
 		require.NoError(t, err)
-		require.Len(t, ended, 2)
+		require.Len(t, ids, 2)
 		dead(t, m, newer)
 		dead(t, m, newest)
 		require.Equal(t, "bob", openIDOf(t, m, bob))
@@ -96,8 +96,8 @@ func runManager(t *testing.T, open OpenFunc) {
 			return
 		}
 		m := manage(t, store)
-		live, ended := login(t, m, "alice"), login(t, m, "bob")
-		_, err := m.Revoke(t.Context(), ended)
+		live, revoked := login(t, m, "alice"), login(t, m, "bob")
+		_, err := m.Revoke(t.Context(), revoked)
 		require.NoError(t, err)
 		m.Close()
 		require.NoError(t, store.Close())
@@ -105,7 +105,7 @@ func runManager(t *testing.T, open OpenFunc) {
 		store = reopen()
 		m = manage(t, store)
 		require.Equal(t, "alice", openIDOf(t, m, live))
-		dead(t, m, ended)
+		dead(t, m, revoked)
 		_, err = session.NewManager(t.Context(), session.Config{Store: store, Keys: [][]byte{Key(2)}})
 		require.ErrorIs(t, err, session.ErrWrongKey)
 		m.Close()
@@ -176,7 +176,7 @@ func runManager(t *testing.T, open OpenFunc) {
 		dead(t, with(48*time.Hour), alice)
 	})
 
-	// A revocation that was acknowledged is in force for everybody, even for
+	// A revocation that was acknowledged counts for every reader, even for
 	// readers that had the session in their hands at that moment.
 	t.Run("revocation under load", func(t *testing.T) {
 		store, _ := open(t)
