@@ -72,15 +72,14 @@ func (c *cache) current(s *Session, now int64) bool {
 func (c *cache) fresh(read, now int64) bool { return c.maxAge == 0 || now-read < c.maxAge }
 
 // put keeps a session that was read, and returns the one to use: the same, or
-// the one that a concurrent reader has put there first. The last use that
-// either knows of is kept, because the record in the store may be behind.
+// the one that a concurrent reader has put there first. The last use that is
+// known of an outdated one is kept, because the record may be behind.
 func (c *cache) put(s *Session, now int64) *Session {
 	s, _ = c.sessions.Compute(s.hash, func(old *Session, found bool) (*Session, otter.ComputeOp) {
-		if !found {
+		switch {
+		case !found:
 			return s, otter.WriteOp
-		}
-		if c.current(old, now) {
-			old.used(s.seen.Load())
+		case c.current(old, now):
 			return old, otter.CancelOp
 		}
 		s.used(old.seen.Load())

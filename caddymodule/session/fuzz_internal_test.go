@@ -44,6 +44,26 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
+// The generation decides even if the list is older than it.
+func TestUserRecordLists(t *testing.T) {
+	session := sessionRecord{generation: 1, appID: []byte("app"), openID: []byte("user")}
+	user := userRecord{
+		generation: 1, appID: []byte("app"), openID: []byte("user"),
+		sessions: encodeListed([]listedSession{{hash: hash{1}}, {hash: hash{2}}}),
+	}
+	require.True(t, user.lists(&session, hash{2}))
+	require.False(t, user.lists(&session, hash{3}))
+	for name, change := range map[string]func(*sessionRecord){
+		"generation": func(r *sessionRecord) { r.generation = 2 },
+		"appid":      func(r *sessionRecord) { r.appID = []byte("other") },
+		"openid":     func(r *sessionRecord) { r.openID = []byte("other") },
+	} {
+		other := session
+		change(&other)
+		require.False(t, user.lists(&other, hash{2}), name)
+	}
+}
+
 // A sealed value opens only as it was sealed, under its own key.
 func FuzzSealed(f *testing.F) {
 	s, err := newSealer([][]byte{bytes.Repeat([]byte{1}, KeySize), bytes.Repeat([]byte{2}, KeySize)})

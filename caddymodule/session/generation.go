@@ -59,10 +59,13 @@ func (m *Manager) currentMeta(ctx context.Context, c *cache, from reader, now in
 		found.metaRecord, old, err = m.openMeta(value)
 		if errors.Is(err, ErrDamaged) {
 			m.reporter.report(eventMetaDamaged, err)
-			found = nil
-		} else if err != nil {
+			m.meta.CompareAndSwap(known, nil)
+			return nil, nil
+		}
+		if err != nil {
 			return nil, err
-		} else if old {
+		}
+		if old {
 			m.resealLater(metaKey)
 		}
 	}
