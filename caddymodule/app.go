@@ -84,6 +84,7 @@ type App struct {
 	wechat  *wechat.Client
 	api     *wechat.API
 	payKeys map[string]payKeys // by appid
+	phones  singleflight.Group // exchanges for phone numbers
 	logins  *exchange
 	pushes  *usedCodes                       // the proofs of pushes that were delivered
 	signing atomic.Pointer[[]*assertion.Key] // of assertions, the first signs; nil until the keys are known

@@ -195,6 +195,7 @@ func parseStore(d *caddyfile.Dispenser) ([]byte, error) {
 //		health <path>
 //		open_data <path>... {
 //			max_age <duration>
+//			phone [<member>]
 //		}
 //		assertion {
 //			issuer <text>
@@ -278,6 +279,12 @@ func parseOpenData(d *caddyfile.Dispenser) (*OpenData, error) {
 			o.MaxAge = new(caddy.Duration)
 			*o.MaxAge = caddy.Duration(age)
 			return nil
+		},
+		"phone": func() (err error) {
+			if o.Phone = defaultPhoneMember; d.CountRemainingArgs() > 0 {
+				o.Phone, err = checkedArg(d, checkPhoneMember)
+			}
+			return err
 		},
 	})
 }

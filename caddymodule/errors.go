@@ -115,6 +115,8 @@ func wechatAnswer(err *wechat.Error) answer {
 		a.status, a.message = http.StatusTooManyRequests, "too many logins of this user"
 	case wechat.RejectedGateway:
 		a.status, a.message = http.StatusBadGateway, "WeChat rejects this gateway; its operator has to mend it"
+	case wechat.PhoneRejected:
+		a.status, a.message = http.StatusConflict, "WeChat gives no phone number of this user for the code; ask the user to tap the button again"
 	case wechat.Timeout:
 		a.status, a.message = http.StatusGatewayTimeout, "WeChat did not answer in time"
 	case wechat.Busy, wechat.Canceled:

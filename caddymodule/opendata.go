@@ -29,6 +29,12 @@ type OpenData struct {
 	// How old the data's watermark may be; 0 means any age, so that whoever
 	// once had the data can send it again. Default: 10m
 	MaxAge *caddy.Duration `json:"max_age,omitempty"`
+
+	// The member that holds the code of a getPhoneNumber button, which the
+	// gateway exchanges for the phone number; phoneCode, if the Caddyfile
+	// names none. It needs an access_token, so each exchange is a call of
+	// WeChat's server API. Default: none
+	Phone string `json:"phone,omitempty"`
 }
 
 const (
@@ -64,6 +70,11 @@ func (o *OpenData) check() error {
 	for _, pattern := range o.Paths {
 		if err := identity.CheckPattern(pattern); err != nil {
 			return err
+		}
+	}
+	if o.Phone != "" {
+		if err := checkPhoneMember(o.Phone); err != nil {
+			return fmt.Errorf("phone: %w", err)
 		}
 	}
 	if *o.MaxAge == 0 {
@@ -115,7 +126,11 @@ func (h *Handler) openData(w http.ResponseWriter, r *http.Request, s *session.Se
 	if err != nil {
 		return err
 	}
-	if s == nil || !found {
+	code, tapped, err := h.OpenData.phoneCode(object, found)
+	if err != nil {
+		return err
+	}
+	if s == nil || !found && !tapped {
 		if forged {
 			setBody(r, object.Bytes())
 		}
@@ -129,7 +144,13 @@ func (h *Handler) openData(w http.ResponseWriter, r *http.Request, s *session.Se
 	if err != nil {
 		return err
 	}
-	opened, err := h.decrypt(r, s, encrypted)
+	var opened wechat.Opened
+	if tapped {
+		opened.Data, err = h.phoneNumber(r, s, code)
+		object = object.Without(h.OpenData.Phone)
+	} else {
+		opened, err = h.decrypt(r, s, encrypted)
+	}
 	if err != nil {
 		return err
 	}
@@ -161,12 +182,7 @@ func (h *Handler) decrypt(r *http.Request, s *session.Session, in wechat.Encrypt
 	}, in)
 	reason, rejected := errors.AsType[wechat.Rejection](err)
 	if rejected {
-		h.app.logger.Info("open data rejected",
-			zap.String("appid", s.AppID),
-			zap.String("user", h.app.hashOpenID(s.AppID, s.OpenID)),
-			zap.String("session", s.ID),
-			zap.String("client_ip", clientIP(r)),
-			zap.String("reason", string(reason)))
+		h.logRejection(r, s, zap.String("reason", string(reason)))
 		return opened, errOpenDataRejected
 	}
 	refused.Add(-1)
@@ -174,6 +190,16 @@ func (h *Handler) decrypt(r *http.Request, s *session.Session, in wechat.Encrypt
 		return opened, badRequest("encryptedData or iv is not base64 of whole blocks")
 	}
 	return opened, nil
+}
+
+// logRejection logs why open data does not verify, which the client is not told.
+func (h *Handler) logRejection(r *http.Request, s *session.Session, why ...zap.Field) {
+	h.app.logger.Info("open data rejected", append([]zap.Field{
+		zap.String("appid", s.AppID),
+		zap.String("user", h.app.hashOpenID(s.AppID, s.OpenID)),
+		zap.String("session", s.ID),
+		zap.String("client_ip", clientIP(r)),
+	}, why...)...)
 }
 
 // refusalCounts counts refusals by session.

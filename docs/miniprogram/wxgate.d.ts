@@ -250,6 +250,14 @@ export interface Client {
   connectSocket<Task = any>(options: SocketOptions): Promise<Task>;
 
   /**
+   * Posts the code of a `<button open-type="getPhoneNumber">` (event.detail.code) to a path that the
+   * gateway declares `open_data` with `phone`. The application receives the verified phone number, and
+   * the promise resolves with its answer. A 409 `open_data_rejected` means that the user has to tap again.
+   * data is what else the application needs.
+   */
+  phone<T = any>(code: string, path: string, data?: object): Abortable<RequestResult<T>>;
+
+  /**
    * Logs in unless there is a live session, so that the first page need not wait. With force it logs in in
    * any case, as after `open_data_rejected`.
    */

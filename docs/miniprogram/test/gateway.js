@@ -10,10 +10,22 @@ const { answersOK, binary, freePort, listens, start } = require('./binary.js');
 const APPID = 'wx0123456789abcdef';
 
 // startWeChat answers code2Session: with the next reply of `script`, or else with a session whose
-// openid is the code.
+// openid is the code. It gives access_tokens, and a phone number for each code that begins with phone-.
 async function startWeChat() {
-  const wechat = { codes: [], script: [] };
-  const server = await listen((request, response) => {
+  const wechat = { codes: [], script: [], phoneCodes: [] };
+  const server = await listen((request, response, sent) => {
+    if (request.url === '/cgi-bin/stable_token') {
+      response.end(JSON.stringify({ access_token: 'token', expires_in: 7200 }));
+      return;
+    }
+    if (request.url.startsWith('/wxa/business/getuserphonenumber?')) {
+      const { code } = JSON.parse(sent);
+      wechat.phoneCodes.push(code);
+      const watermark = { appid: APPID, timestamp: Math.floor(Date.now() / 1000) };
+      const phone = { phoneNumber: '13800000000', purePhoneNumber: '13800000000', countryCode: 86, watermark };
+      response.end(JSON.stringify(code.startsWith('phone-') ? { errcode: 0, phone_info: phone } : { errcode: 40029 }));
+      return;
+    }
     const code = new URL(request.url, 'http://wechat').searchParams.get('js_code');
     wechat.codes.push(code);
     const reply = wechat.script.shift() || { openid: code, session_key: 'tiihtNczf5v6AKRyjwEUhQ==' };
@@ -31,8 +43,8 @@ async function startWeChat() {
 // accepts every WebSocket.
 async function startUpstream(answers) {
   const upstream = { seen: [] };
-  const server = await listen((request, response) => {
-    upstream.seen.push({ path: request.url, method: request.method, headers: request.headers });
+  const server = await listen((request, response, sent) => {
+    upstream.seen.push({ path: request.url, method: request.method, headers: request.headers, body: sent });
     const { status = 200, header = {}, body = { openid: request.headers['x-openid'] } } = answers[request.url] || {};
     response.writeHead(status, { 'Content-Type': 'application/json', ...header });
     response.end(typeof body === 'string' ? body : JSON.stringify(body));
@@ -114,7 +126,9 @@ async function startRedis() {
 function listen(handler) {
   return new Promise((resolve, reject) => {
     const server = http.createServer((request, response) => {
-      request.resume().on('end', () => handler(request, response));
+      const chunks = [];
+      request.on('data', (chunk) => chunks.push(chunk));
+      request.on('end', () => handler(request, response, Buffer.concat(chunks).toString()));
     });
     server.on('error', reject);
     server.listen(0, '127.0.0.1', () => resolve({

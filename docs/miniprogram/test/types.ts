@@ -53,4 +53,8 @@ client.downloadFile({ url: '/report' }).then((response) => response.tempFilePath
 
 client.connectSocket<WechatMiniprogram.SocketTask>({ url: '/chat' }).then((socket) => socket.send({ data: 'hello' }));
 
+client.phone<{ ok: boolean }>('code', '/user/phone', { order: 7 }).then((response) => response.data.ok);
+// @ts-expect-error path is required
+client.phone('code');
+
 client.login({ force: true }).then(() => client.logout());
