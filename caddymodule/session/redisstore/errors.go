@@ -142,7 +142,7 @@ const maxServerText = 200
 // inScript matches what Redis 6 puts in front of the error of a command that a
 // script called, "Error running script (call to f_…): @user_script: 4: ", and
 // what Redis 7 puts behind it.
-var inScript = regexp.MustCompile(`^(ERR )?Error running script .*?@user_script: ?\d+: -?| script: [0-9a-f]{40}, on .*$`)
+var inScript = regexp.MustCompile(`^(ERR )?Error running script .*@user_script: ?\d+: -?| script: [0-9a-f]{40}, on .*$`)
 
 // newServerError makes an error of a server's text. Redis repeats the
 // arguments of a command that it does not know, and HELLO has the password and
