@@ -119,23 +119,26 @@ func replayForwardedAlias(t *testing.T, s *stage) {
 
 func replayDuplicates(t *testing.T, s *stage) {
 	g := s.gateway("hyphen", func(g *gatewaytest.Gateway) {
-		g.Run(gatewaytest.Config{Site: "token_from X-Session bearer"})
+		g.Run(gatewaytest.Config{Site: "token_from X-Session X-Other bearer"})
 	})
 	token, other := g.Login("alice").Token, g.Login("bob").Token
 	for name, lines := range map[string][]string{
-		"two lines":          {"X-Session: " + token, "X-Session: " + other},
-		"a list":             {"X-Session: " + token + ", " + other},
-		"dead one behind":    {"X-Session: " + token, "X-Session: " + strings.Repeat("A", 43)},
-		"two sources":        {"X-Session: " + token, "Authorization: Bearer " + other},
-		"two bearers":        {"Authorization: Bearer " + token, "Authorization: Bearer " + other},
-		"bearer behind tab":  {"X-Session: " + token, "Authorization: bearer\t" + other},
-		"bearer in a list":   {"Authorization: Bearer " + token + ", Bearer " + other},
-		"bearer behind none": {"Authorization: Basic eDp5", "Authorization: Bearer " + token, "X-Session: " + other},
+		"two lines":       {"X-Session: " + token, "X-Session: " + other},
+		"a list":          {"X-Session: " + token + ", " + other},
+		"dead one behind": {"X-Session: " + token, "X-Session: " + strings.Repeat("A", 43)},
+		"two sources":     {"X-Session: " + token, "X-Other: " + other},
+		"two bearers":     {"Authorization: Bearer " + token, "Authorization: Bearer " + other},
+		"bearer and tab":  {"Authorization: bearer\t" + token, "Authorization: Bearer " + other},
 	} {
 		resp := g.Get("/", lines...)
 		require.Equal(t, "invalid_session", resp.ErrorName(), name)
 		g.RequireNothing(t)
 	}
+	require.Equal(t, "missing_session", g.Get("/", "Authorization: Bearer "+token+", Bearer "+other).ErrorName(), "a list is no credential")
+	g.RequireNothing(t)
+	// Where a header has the token, Authorization is the upstream's.
+	require.Equal(t, http.StatusOK, g.Get("/", "Authorization: Bearer "+other, "X-Session: "+token).Status)
+	g.RequireIdentity(t, g.OpenID("alice"), token)
 	// The same one twice is one token.
 	require.Equal(t, http.StatusOK, g.Get("/", "X-Session: "+token, "X-Session: "+token).Status)
 	g.RequireIdentity(t, g.OpenID("alice"), token)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -37,7 +38,7 @@ func TestLoginGivesTokenAndUpstreamSeesOneOpenID(t *testing.T) {
 func TestEveryTokenSourceAndField(t *testing.T) {
 	gatewaytest.Smoke(t)
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: `
-		token_from X-Session bearer
+		token_from X-Session X-Other bearer
 		inject openid X-OpenID
 		inject unionid x-unionid
 		inject appid X-App`})
@@ -59,10 +60,138 @@ func TestEveryTokenSourceAndField(t *testing.T) {
 		})
 	}
 	other := g.Login("bob").Token
-	resp := g.Get("/", "X-Session: "+token, "Authorization: Bearer "+other)
+	resp := g.Get("/", "X-Session: "+token, "X-Other: "+other)
 	require.Equal(t, http.StatusUnauthorized, resp.Status)
 	require.Equal(t, "invalid_session", resp.ErrorName())
 	g.RequireNothing(t)
+}
+
+// Without token_from the token may come in either way, and an Authorization that
+// is not the gateway's own goes on.
+func TestDefaultTokenSources(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Site: "public /public/*"})
+	token := g.Login("alice").Token
+	for name, tc := range map[string]struct {
+		lines         []string
+		path          string
+		authorization []string // what the upstream receives
+		status        int
+	}{
+		"header":                        {[]string{gatewaytest.Token(token)}, "/", nil, 200},
+		"bearer":                        {[]string{"Authorization: Bearer " + token}, "/", nil, 200},
+		"both":                          {[]string{gatewaytest.Token(token), "Authorization: Bearer " + token}, "/", nil, 200},
+		"header and Basic":              {[]string{gatewaytest.Token(token), "Authorization: Basic eDp5"}, "/", []string{"Basic eDp5"}, 200},
+		"header and another bearer":     {[]string{gatewaytest.Token(token), "Authorization: Bearer eyJ.eyJ.sig"}, "/", []string{"Bearer eyJ.eyJ.sig"}, 200},
+		"bearer and Basic":              {[]string{"Authorization: Basic eDp5", "Authorization: Bearer " + token}, "/", []string{"Basic eDp5"}, 200},
+		"Basic on a public path":        {[]string{"Authorization: Basic eDp5"}, "/public/a", []string{"Basic eDp5"}, 200},
+		"a JWT on a public path":        {[]string{"Authorization: Bearer eyJ.eyJ.sig"}, "/public/a", []string{"Bearer eyJ.eyJ.sig"}, 200},
+		"a JWT is no session":           {[]string{"Authorization: Bearer eyJ.eyJ.sig"}, "/", nil, 401},
+		"Basic is no session":           {[]string{"Authorization: Basic eDp5"}, "/", nil, 401},
+		"a dead header, a live bearer":  {[]string{gatewaytest.Token(strings.Repeat("A", 43)), "Authorization: Bearer " + token}, "/", nil, 401},
+		"an empty header and a bearer":  {[]string{"3rd_session: ", "Authorization: Bearer " + token}, "/", nil, 200},
+		"a token without white space":   {[]string{"Authorization: Bearer" + token}, "/", nil, 401},
+		"a token in an unusual writing": {[]string{"Authorization: bEARER \t " + token}, "/", nil, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, tc.status, g.Get(tc.path, tc.lines...).Status)
+			if tc.status != http.StatusOK {
+				g.RequireNothing(t)
+				return
+			}
+			received := g.Upstream.Take()
+			require.Len(t, received, 1)
+			require.Equal(t, tc.authorization, received[0].Lines("Authorization"))
+			require.NotContains(t, string(received[0].Raw), token)
+		})
+	}
+}
+
+// A client that waits for 100 Continue gets its refusal at once, though its body
+// has not come.
+func TestRefusalsDoNotWaitForTheBody(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	token := g.Login("alice").Token
+	const waits = "Expect: 100-continue\nContent-Length: 1000000\n\n"
+	for line, want := range map[string]int{
+		"POST /up HTTP/1.1": 401, "PUT /login HTTP/1.1": 405, "TRACE /up HTTP/1.1": 405, "POST /logout HTTP/1.1": 401,
+		"PUT /up HTTP/1.1\n" + gatewaytest.Token(strings.Repeat("A", 43)): 401,
+		"POST /logout HTTP/1.1\n" + gatewaytest.Token(token):              204,
+		"POST /login HTTP/1.1\nContent-Type: text/plain":                  415,
+	} {
+		resp := g.Raw(line + "\nHost: " + g.Addr + "\n" + waits)
+		require.Equal(t, want, resp.Status, line)
+	}
+	g.RequireNothing(t)
+	// One with a session is asked for its body.
+	token = g.Login("alice").Token
+	req, err := http.NewRequest(http.MethodPost, g.URL+"/up", strings.NewReader("hello"))
+	require.NoError(t, err)
+	req.Header = http.Header{"3rd_session": {token}, "Expect": {"100-continue"}}
+	transport := &http.Transport{ExpectContinueTimeout: time.Minute}
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	g.RequireIdentity(t, g.OpenID("alice"), token)
+}
+
+func TestAlmostTheLoginPath(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{})
+	for path, hint := range map[string]bool{"//login": true, "/login/": true, "/./login": true, "/Login": true, "/logins": false, "/": false} {
+		resp := g.Post(path, `{"code":"c"}`)
+		require.Equal(t, "missing_session", resp.ErrorName(), path)
+		require.Equal(t, hint, strings.Contains(resp.Body, "POST the code to /login exactly"), path)
+	}
+	g.RequireNothing(t)
+}
+
+// On a public path without a session there is no user, not one who is called
+// like a placeholder.
+func TestPlaceholdersWithoutSession(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{
+		Site: "public /public/*",
+		Next: `request_header X-User {http.auth.user.id}
+			reverse_proxy $UPSTREAM {
+				header_up X-Tenant {http.auth.user.appid}
+				header_up X-Union {http.auth.user.unionid}
+			}`,
+	})
+	require.Equal(t, http.StatusOK, g.Get("/public/a", "X-User: oVICTIM").Status)
+	require.Equal(t, http.StatusOK, g.Get("/public/a", gatewaytest.Token(strings.Repeat("A", 43)), "X-Tenant: t").Status)
+	for _, received := range g.Upstream.Take() {
+		for _, name := range []string{"X-User", "X-Tenant", "X-Union"} {
+			require.Equal(t, []string{""}, received.Lines(name), name)
+		}
+	}
+}
+
+// With inject wx_cloud no header that WeChat Cloud Hosting writes comes from a
+// client.
+func TestCloudHeaders(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{
+		Site:    "inject wx_cloud\npublic /public/*",
+		Servers: "expected_underscore_headers 3rd_session x_wx_*\ntrusted_proxies static 127.0.0.1",
+	})
+	token := g.Login("alice").Token
+	forged := []string{
+		"X-WX-OPENID: oVICTIM", "X-WX-FROM-OPENID: oVICTIM", "X-WX-SERVICE: oVICTIM", "x_wx_anything: oVICTIM", "X-WX-Open-Data: oVICTIM",
+		"X-Original-Forwarded-For: oVICTIM", "X-Forwarded-For: 192.0.2.7", "Connection: X-WX-SOURCE, X-Original-Forwarded-For",
+		"Trailer: X-WX-ENV", "X-WXtra: kept",
+	}
+	for path, identity := range map[string][]string{"/": {g.OpenID("alice")}, "/public/a": nil} {
+		lines := forged
+		if identity != nil {
+			lines = append(lines[:len(lines):len(lines)], gatewaytest.Token(token))
+		}
+		require.Equal(t, http.StatusOK, g.Get(path, lines...).Status)
+		received := g.Upstream.Take()
+		require.Len(t, received, 1)
+		require.NotContains(t, string(received[0].Raw), "oVICTIM")
+		require.Equal(t, identity, received[0].Lines("X-WX-OPENID"))
+		require.Equal(t, []string{"192.0.2.7"}, received[0].Lines("X-Original-Forwarded-For"))
+		require.Equal(t, []string{"kept"}, received[0].Lines("X-WXtra"))
+	}
 }
 
 func TestWithoutSessionNothingGoesOn(t *testing.T) {

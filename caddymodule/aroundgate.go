@@ -341,8 +341,8 @@ func (w *walk) joinGates() {
 	for _, use := range w.gates {
 		for _, outer := range use.way.gates {
 			outer.followed, use.gate.follows = true, true
-			outer.identity.Protect(use.gate.identity.Names())
-			use.gate.identity.Protect(outer.identity.Names())
+			outer.identity.Protect(&use.gate.identity)
+			use.gate.identity.Protect(&outer.identity)
 		}
 	}
 	inFront := make(map[string][]*Handler)
@@ -354,7 +354,7 @@ func (w *walk) joinGates() {
 	for _, gates := range inFront {
 		for _, gate := range gates {
 			for _, other := range gates {
-				gate.identity.Protect(other.identity.Names())
+				gate.identity.Protect(&other.identity)
 			}
 		}
 	}

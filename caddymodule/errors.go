@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -137,6 +139,10 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) error 
 	if c := h.app.logger.Check(zapcore.DebugLevel, "request rejected"); c != nil {
 		c.Write(zap.String("result", a.name), zap.Int("status", a.status), zap.String("client_ip", clientIP(r)))
 	}
+	closeIfWaiting(w, r)
+	if errors.Is(err, errMissingSession) && isAlmost(r.URL.Path, h.Login) {
+		a.message = "POST the code to " + h.Login + " exactly"
+	}
 	if a.status == http.StatusMethodNotAllowed && (r.URL.Path == h.Login || r.URL.Path == h.Logout) {
 		w.Header().Set("Allow", http.MethodPost)
 	}
@@ -145,6 +151,18 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) error 
 	}
 	return writeAnswer(w, a)
 }
+
+// closeIfWaiting closes the connection of a client that sends its body only when
+// it is asked to (Expect: 100-continue): the server would wait for it otherwise
+// before it sends the answer.
+func closeIfWaiting(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && len(r.Header["Expect"]) > 0 {
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// isAlmost reports whether a path was meant to be another: `//login`, `/login/`.
+func isAlmost(p, meant string) bool { return strings.EqualFold(path.Clean(p), meant) }
 
 func writeAnswer(w http.ResponseWriter, a answer) error {
 	header := w.Header()

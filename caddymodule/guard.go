@@ -29,6 +29,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 			}
 		}
 		h.varyByToken(w.Header())
+		setNoUser(r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer))
 		h.leaveVerdict(r, verdict{err: err})
 		return next.ServeHTTP(w, r)
 	case errors.Is(err, errMissingSession):

@@ -30,10 +30,12 @@ type Handler struct {
 	Logout string `json:"logout,omitempty"`
 
 	// Where the token is looked for: names of headers, and `bearer` for
-	// `Authorization: Bearer`. The first that is present counts; two that
-	// differ are refused. A header with an underscore or a dot in its name
+	// `Authorization: Bearer`. The first header that is present counts; two
+	// that differ are refused. `bearer` counts where no header is present and
+	// the credential has a token's form; any other Authorization is the
+	// upstream's and stays. A header with an underscore or a dot in its name
 	// must be expected by the server (expected_underscore_headers). Default:
-	// 3rd_session
+	// 3rd_session bearer
 	TokenFrom []string `json:"token_from,omitempty"`
 
 	// What the upstream is told about the user, and in which headers. Headers
@@ -143,7 +145,7 @@ func (h *Handler) setDefaults() {
 		h.Logout = defaultLogout
 	}
 	if len(h.TokenFrom) == 0 {
-		h.TokenFrom = []string{defaultToken}
+		h.TokenFrom = []string{defaultToken, identity.Bearer}
 	}
 	if len(h.Inject) == 0 {
 		h.Inject = []identity.Inject{{Field: identity.FieldOpenID, Header: defaultHeader}}
@@ -248,6 +250,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// later sees this same request. What an outer gate has written stays.
 	if h.outerVerdict(r) == nil || isError(r) {
 		h.identity.Strip(r)
+	}
+	if h.identity.Cloud {
+		r.Header[identity.HeaderClientAddress] = []string{clientIP(r)}
 	}
 
 	if !identity.AllowedMethod(r) {

@@ -287,6 +287,7 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 		return h.fail(w, r, err)
 	}
 	h.metrics.revoked(reasonLogout, 1)
+	closeIfWaiting(w, r)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)
 	return nil

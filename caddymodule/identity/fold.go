@@ -32,6 +32,14 @@ func isLetterOrDigit(c byte) bool { return foldTable[c] != '-' }
 type foldedNames struct {
 	names   []string
 	lengths uint64 // a bit for each length: it tells most headers apart
+	cloud   bool   // also each name that begins with cloudPrefix
+}
+
+func (f *foldedNames) addCloud() {
+	if !f.cloud {
+		f.cloud = true
+		f.add(HeaderClientAddress)
+	}
 }
 
 func (f *foldedNames) add(names ...string) {
@@ -42,6 +50,9 @@ func (f *foldedNames) add(names ...string) {
 }
 
 func (f *foldedNames) match(name string) bool {
+	if f.cloud && len(name) >= len(cloudPrefix) && equalFolded(name[:len(cloudPrefix)], cloudPrefix) {
+		return true
+	}
 	if f.lengths&(1<<(len(name)&63)) == 0 {
 		return false
 	}

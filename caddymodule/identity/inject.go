@@ -50,14 +50,15 @@ const (
 	HeaderPushAppID = "X-Wx-Appid"
 )
 
-// cloudHeaders are those that WeChat Cloud Hosting writes besides the injected
-// ones. Applications are told to trust them: where an environment is shared
-// with another mini program, X-WX-FROM-OPENID is the user. Behind this gateway
-// only a client that forges could have written them.
-var cloudHeaders = []string{
-	"X-Wx-From-Openid", "X-Wx-From-Appid", "X-Wx-From-Unionid",
-	"X-Wx-Cloudbase-Access-Token", "X-Wx-From-Cloudbase-Access-Token", "X-Wx-Env",
-}
+// WeChat Cloud Hosting writes more headers than those that are injected, and
+// applications that were written for it trust them: where an environment is
+// shared with another mini program, X-WX-FROM-OPENID is the user. Behind this
+// gateway only a client that forges could have written them, so each name that
+// begins like that is protected.
+const cloudPrefix = "x-wx-"
+
+// HeaderClientAddress is where Cloud Hosting puts the client's address.
+const HeaderClientAddress = "X-Original-Forwarded-For"
 
 // Check reports what is wrong with one inject line.
 func (in Inject) Check() error {
@@ -134,6 +135,8 @@ func (in Inject) headers() []identityHeader {
 
 // Headers are the headers that a site injects, and thereby protects.
 type Headers struct {
+	Cloud bool // the headers of WeChat Cloud Hosting are among them
+
 	set       []identityHeader
 	tokens    []string // the headers that carry the token, canonical
 	protected foldedNames
@@ -148,7 +151,8 @@ func NewHeaders(inject []Inject, tokens []string) Headers {
 	for _, in := range inject {
 		h.set = append(h.set, in.headers()...)
 		if in.Field == FieldWXCloud {
-			h.protected.add(cloudHeaders...)
+			h.Cloud = true
+			h.protected.addCloud()
 		}
 	}
 	h.protected.add(h.Names()...)
@@ -164,13 +168,16 @@ func (h *Headers) Names() []string {
 	return names
 }
 
-// Protect adds headers that another gate of the same application injects:
+// Protect adds the headers that another gate of the same application injects:
 // clients must not write them here either.
-func (h *Headers) Protect(names []string) {
-	for _, name := range names {
+func (h *Headers) Protect(other *Headers) {
+	for _, name := range other.Names() {
 		if !h.protected.match(name) {
 			h.protected.add(name)
 		}
+	}
+	if other.Cloud {
+		h.protected.addCloud()
 	}
 }
 

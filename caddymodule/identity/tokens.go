@@ -62,6 +62,9 @@ func NewTokens(from []string, forward bool) Tokens {
 // it from the header. An empty header counts as absent: that is how a client
 // without a session sends it. If two values differ, ok is false: an upstream
 // behind another proxy might pick the other one.
+//
+// Bearer counts where no other header has a token, and only if the credential
+// has a token's form. Any other Authorization is the upstream's and stays.
 func (t *Tokens) Take(header http.Header) (token string, ok bool) {
 	ok = true
 	for _, name := range t.Headers {
@@ -85,30 +88,47 @@ func (t *Tokens) Take(header http.Header) (token string, ok bool) {
 }
 
 func (t *Tokens) takeBearer(header http.Header, values []string, token string, ok bool) (string, bool) {
-	found := false
+	fromHeader := token
+	var kept []string
 	for _, value := range values {
-		credentials, bearer := cutBearer(value)
-		if !bearer {
-			continue // another scheme is the upstream's and stays
+		credential := bearerToken(value)
+		if credential == "" || fromHeader != "" && credential != fromHeader {
+			kept = append(kept, value)
+			continue
 		}
-		found = true
-		token, ok = oneToken(token, credentials, ok)
+		token, ok = oneToken(token, credential, ok)
 	}
-	if found && !t.forward {
+	switch {
+	case t.forward || len(kept) == len(values):
+	case len(kept) == 0:
 		delete(header, "Authorization")
+	default:
+		header["Authorization"] = kept
 	}
 	return token, ok
 }
 
-// cutBearer takes the scheme off, in any case and before any white space, so
-// that no spelling of it reaches the upstream with a token behind it.
-func cutBearer(value string) (credentials string, bearer bool) {
-	if len(value) < len(Bearer) || !strings.EqualFold(value[:len(Bearer)], Bearer) {
-		return "", false
+// tokenLength is that of 32 bytes in base64url.
+const tokenLength = 43
+
+// bearerToken returns the credential of a value of Authorization, or "" if it
+// has not the form of a token. The scheme is taken in any case and before any
+// white space, so that no spelling of it reaches the upstream with a token.
+func bearerToken(value string) string {
+	if len(value) <= len(Bearer)+tokenLength || !strings.EqualFold(value[:len(Bearer)], Bearer) {
+		return ""
 	}
 	rest := value[len(Bearer):]
-	credentials = strings.TrimLeft(rest, " \t")
-	return strings.TrimRight(credentials, " \t"), rest == "" || len(credentials) < len(rest)
+	credential := strings.Trim(rest, " \t")
+	if len(credential) != tokenLength || rest[0] != ' ' && rest[0] != '\t' {
+		return ""
+	}
+	for i := range len(credential) {
+		if c := credential[i]; !isLetterOrDigit(c) && c != '-' && c != '_' {
+			return ""
+		}
+	}
+	return credential
 }
 
 func oneToken(token, value string, ok bool) (string, bool) {

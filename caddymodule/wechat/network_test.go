@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -178,6 +180,25 @@ func TestALookupThatFails(t *testing.T) {
 	e := requireKind(t, wechat.BadReply, err)
 	require.Equal(t, "the host name cannot be looked up", e.Reason)
 	require.False(t, e.Sent)
+}
+
+// What this machine lacks is not WeChat's fault, and the reason names it.
+func TestMachineOutOfResources(t *testing.T) {
+	for cause, reason := range map[error]string{
+		syscall.EMFILE:        "too many open files: raise the limit (LimitNOFILE)",
+		syscall.ENFILE:        "too many open files: raise the limit (LimitNOFILE)",
+		syscall.EADDRNOTAVAIL: "no port is free for another connection",
+	} {
+		client, err := wechat.NewClient(wechat.Config{MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}}})
+		require.NoError(t, err)
+		client.SetDialContext(func(context.Context, string, string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", cause)}
+		})
+		_, err = client.Code2Session(t.Context(), appID, "code")
+		e := requireKind(t, wechat.BadReply, err)
+		require.Equal(t, reason, e.Reason)
+		require.False(t, e.Sent)
+	}
 }
 
 // A oneByOne server answers the first request of each connection, reads

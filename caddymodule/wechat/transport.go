@@ -135,6 +135,10 @@ func networkReason(err error, sent bool) string {
 		refusal   proxyRefusal
 	)
 	switch {
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return "too many open files: raise the limit (LimitNOFILE)"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "no port is free for another connection"
 	case errors.As(err, &refusal):
 		return refusal.Error()
 	case errors.As(err, &opErr) && opErr.Op == "proxyconnect":
