@@ -317,6 +317,75 @@ func TestStreamsEndWhenTheSessionExpires(t *testing.T) {
 	})
 }
 
+// A WebSocket, stream or upload that moves data is use of its session, so none
+// of them ends by idle_timeout.
+func TestMovingDataIsUse(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond, App: "session {\nidle_timeout 2s\n}"})
+	upstream := newStreams(g)
+	move := map[string]func(t *testing.T, token string, tick func() bool){
+		"event stream": func(t *testing.T, token string, tick func() bool) {
+			stream, err := g.OpenH1(gatewaytest.RawRequest{Path: "/events?moving", Header: []string{gatewaytest.Token(token)}})
+			require.NoError(t, err)
+			defer stream.Close()
+			requireBegin(t, stream)
+			events, _ := upstream.of("/events?moving")
+			for tick() {
+				events <- "begin\n"
+				requireBegin(t, stream)
+			}
+		},
+		"WebSocket": func(t *testing.T, token string, tick func() bool) {
+			conn := dial(t, g, "GET /websocket?moving HTTP/1.1\r\nHost: "+g.Addr+"\r\n"+gatewaytest.Token(token)+
+				"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+			_, gone := upstream.of("/websocket?moving")
+			for tick() {
+				_, err := io.WriteString(conn, "x")
+				require.NoError(t, err)
+				select {
+				case <-gone:
+					require.FailNow(t, "the WebSocket has ended")
+				default:
+				}
+			}
+		},
+		"upload": func(t *testing.T, token string, tick func() bool) {
+			conn := dial(t, g, "POST /upload HTTP/1.1\r\nHost: "+g.Addr+"\r\n"+gatewaytest.Token(token)+"\r\nTransfer-Encoding: chunked\r\n\r\n")
+			for tick() {
+				_, err := io.WriteString(conn, "1\r\nx\r\n")
+				require.NoError(t, err)
+			}
+			_, err := io.WriteString(conn, "0\r\n\r\n")
+			require.NoError(t, err)
+			status := make([]byte, len("HTTP/1.1 200"))
+			_, err = io.ReadFull(conn, status)
+			require.NoError(t, err)
+			require.Equal(t, "HTTP/1.1 200", string(status))
+		},
+	}
+	for name, move := range move {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			token := g.Login(name).Token
+			ticker := time.NewTicker(300 * time.Millisecond)
+			defer ticker.Stop()
+			begin := time.Now()
+			move(t, token, func() bool { return (<-ticker.C).Sub(begin) < 6*time.Second })
+			require.Equal(t, http.StatusOK, g.Get("/after", gatewaytest.Token(token)).Status, "the session lives")
+		})
+	}
+}
+
+// dial sends the beginning of a request.
+func dial(t *testing.T, g *gatewaytest.Gateway, text string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", g.Addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	_, err = io.WriteString(conn, text)
+	require.NoError(t, err)
+	return conn
+}
+
 // A userStream is an open event stream of a user who has just logged in.
 type userStream struct {
 	*gatewaytest.Stream

@@ -281,13 +281,3 @@ func TestCloudHostingHeaders(t *testing.T) {
 		})
 	}
 }
-
-// The headers that a client of Cloud Hosting writes itself arrive.
-func TestCloudHostingClientsChooseTheirService(t *testing.T) {
-	g := gatewaytest.Start(t, gatewaytest.Config{Site: "inject wx_cloud"})
-	token := g.Login("alice").Token
-	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token), "X-WX-SERVICE: orders").Status)
-	received := g.Upstream.Take()
-	require.Len(t, received, 1)
-	require.Equal(t, []string{"orders"}, received[0].Lines("X-WX-SERVICE"))
-}

@@ -23,6 +23,8 @@ import (
 var (
 	errMethod         = errors.New("method not allowed")
 	errMissingSession = errors.New("no session token")
+	errTwoTokens      = fmt.Errorf("two tokens that differ: %w", session.ErrInvalid)
+	errOtherApp       = fmt.Errorf("the mini program is not one of this site: %w", session.ErrInvalid)
 	errBodyTooLarge   = errors.New("body too large")
 	errTooEarly       = errors.New("early data")
 	errCodeSeen       = errors.New("this gateway has seen the code")
@@ -137,7 +139,11 @@ func wechatAnswer(err *wechat.Error) answer {
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) error {
 	a := toAnswer(err)
 	if c := h.app.logger.Check(zapcore.DebugLevel, "request rejected"); c != nil {
-		c.Write(zap.String("result", a.name), zap.Int("status", a.status), zap.String("client_ip", clientIP(r)))
+		fields := []zap.Field{zap.String("result", a.name), zap.Int("status", a.status), zap.String("client_ip", clientIP(r))}
+		if reason := refusalReason(err); reason != "" {
+			fields = append(fields, zap.String("reason", reason))
+		}
+		c.Write(fields...)
 	}
 	closeIfWaiting(w, r)
 	if errors.Is(err, errMissingSession) && isAlmost(r.URL.Path, h.Login) {
@@ -150,6 +156,23 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) error 
 		h.app.storeTrouble(err)
 	}
 	return writeAnswer(w, a)
+}
+
+// refusalReason returns why there is no session: one of a closed set, for the
+// log alone.
+func refusalReason(err error) string {
+	switch {
+	case errors.Is(err, errMissingSession):
+		return "missing"
+	case errors.Is(err, errTwoTokens):
+		return "two_tokens"
+	case errors.Is(err, errOtherApp):
+		return "other_app"
+	case errors.Is(err, session.ErrInvalid):
+		return session.Reason(err)
+	default:
+		return ""
+	}
 }
 
 // closeIfWaiting closes the connection of a client that sends its body only when

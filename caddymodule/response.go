@@ -22,6 +22,7 @@ type userResponse struct {
 	session *session.Session
 	wrote   bool
 	stream  openRequest
+	body    usedBody
 
 	// Room for header values: one piece of memory for each request is enough.
 	identity [4]string // that the upstream gets
@@ -47,6 +48,7 @@ func (u *userResponse) Write(p []byte) (int, error) {
 		return 0, errSessionEnded
 	}
 	u.writeHeader()
+	u.stream.used()
 	return u.ResponseWriter.Write(p)
 }
 
@@ -74,7 +76,56 @@ func (l liveReader) Read(p []byte) (int, error) {
 	if l.stream.over.Load() {
 		return 0, errSessionEnded
 	}
+	l.stream.used()
 	return l.source.Read(p)
+}
+
+// usedBody is a request's body. Reading it is use of the session.
+type usedBody struct {
+	io.ReadCloser
+	stream *openRequest
+}
+
+// Read implements io.Reader.
+func (b *usedBody) Read(p []byte) (int, error) {
+	if b.stream.over.Load() {
+		return 0, errSessionEnded
+	}
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.stream.used()
+	}
+	return n, err
+}
+
+// usedConn is the connection of a WebSocket. Moving data on it is use of the
+// session.
+type usedConn struct {
+	net.Conn
+	stream *openRequest
+}
+
+// Read implements io.Reader.
+func (c usedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.stream.used()
+	}
+	return n, err
+}
+
+// Write implements io.Writer.
+func (c usedConn) Write(p []byte) (int, error) {
+	c.stream.used()
+	return c.Conn.Write(p)
+}
+
+// CloseWrite passes on that the upstream has finished sending.
+func (c usedConn) CloseWrite() error {
+	if conn, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return conn.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // FlushError implements what http.ResponseController looks for.
@@ -88,6 +139,7 @@ func (u *userResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(u.ResponseWriter).Hijack()
 	if err == nil {
 		u.hijacked(conn)
+		conn = usedConn{conn, &u.stream}
 	}
 	return conn, rw, err
 }

@@ -21,7 +21,7 @@ import (
 // a list under a lock, and no timer or context of its own.
 type openRequests struct {
 	app   *App
-	every time.Duration // half of recheck: nobody waits longer than the whole
+	every time.Duration // half of recheck, or of idle_timeout if that is shorter
 
 	mu    sync.Mutex
 	first *userResponse
@@ -32,7 +32,8 @@ type openRequests struct {
 type openRequest struct {
 	next, prev *userResponse // guarded by the list's lock
 
-	over atomic.Bool // the session has ended
+	over  atomic.Bool // the session has ended
+	moved atomic.Bool // data, since the last look
 
 	mu     sync.Mutex // guards the rest
 	left   bool       // the handlers have returned
@@ -41,7 +42,7 @@ type openRequest struct {
 }
 
 func newOpenRequests(recheck time.Duration, app *App) *openRequests {
-	return &openRequests{app: app, every: recheck / 2}
+	return &openRequests{app: app, every: min(recheck, time.Duration(app.Session.IdleTimeout)) / 2}
 }
 
 // serve runs the handlers behind the gate for one request of a user.
@@ -52,6 +53,10 @@ func (o *openRequests) serve(u *userResponse, r *http.Request, next caddyhttp.Ha
 		defer cancel()
 		u.stream.cancel = cancel
 		r = r.WithContext(ctx)
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		u.body = usedBody{r.Body, &u.stream}
+		r.Body = &u.body
 	}
 	o.add(u)
 	defer o.leave(u)
@@ -125,7 +130,7 @@ func (o *openRequests) look() {
 	looking.SetLimit(lookers)
 	for _, u := range open {
 		looking.Go(func() error {
-			if o.ended(u.session) {
+			if o.ended(u) {
 				u.end()
 			}
 			return nil
@@ -141,13 +146,21 @@ func (o *openRequests) look() {
 	}
 }
 
+// used notes that data has moved: an open stream that moves data is use of its
+// session.
+func (o *openRequest) used() {
+	if !o.moved.Load() {
+		o.moved.Store(true)
+	}
+}
+
 // ended reports whether a session is known to have ended. The configuration
 // that runs now decides: a reload may have shortened sessions. While the store
 // cannot say, a stream that was let in goes on; when the last configuration
 // has closed the store, nobody can ever say, and it ends. Each session has a
 // time of its own to be found: of one for all, a slow store would leave nothing
 // to the oldest, look after look.
-func (o *openRequests) ended(s *session.Session) bool {
+func (o *openRequests) ended(u *userResponse) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), o.every)
 	defer cancel()
 	app, err := runningApp()
@@ -158,7 +171,11 @@ func (o *openRequests) ended(s *session.Session) bool {
 	if err != nil {
 		return errors.Is(err, errNotOpen)
 	}
-	err = sessions.Alive(ctx, s)
+	if u.stream.moved.Swap(false) {
+		err = sessions.Use(ctx, u.session)
+	} else {
+		err = sessions.Alive(ctx, u.session)
+	}
 	return errors.Is(err, session.ErrInvalid) || errors.Is(err, session.ErrClosed)
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/stretchr/testify/require"
 )
@@ -17,7 +18,7 @@ import (
 // the connection have passed by then and its context is cancelled, so the next
 // request on it, which behind a proxy is somebody else's, must find it closed.
 func TestConnectionIsNotReusedIfItsRequestEndsWhileItLeaves(t *testing.T) {
-	open := newOpenRequests(time.Hour, nil)
+	open := newOpenRequests(time.Hour, &App{Session: &SessionPolicy{IdleTimeout: caddy.Duration(time.Hour)}})
 	for name, end := range map[string]bool{"session ended": true, "session lives": false} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -70,7 +70,7 @@ func (h *Handler) authenticate(r *http.Request) (s *session.Session, token strin
 func (h *Handler) lookup(ctx context.Context, header http.Header) (*session.Session, string, error) {
 	token, ok := h.tokens.Take(header)
 	if !ok {
-		return nil, "", session.ErrInvalid
+		return nil, "", errTwoTokens
 	}
 	if token == "" {
 		return nil, "", errMissingSession
@@ -89,7 +89,7 @@ func (h *Handler) lookup(ctx context.Context, header http.Header) (*session.Sess
 // ours refuses the sessions of mini programs that this site does not serve.
 func (h *Handler) ours(s *session.Session, token string) (*session.Session, string, error) {
 	if !slices.Contains(h.apps, s.AppID) {
-		return nil, "", session.ErrInvalid
+		return nil, "", errOtherApp
 	}
 	return s, token, nil
 }

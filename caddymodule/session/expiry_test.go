@@ -159,6 +159,23 @@ func TestExpiredSessionThatCannotBeRevoked(t *testing.T) {
 	long.dead(created.Token)
 }
 
+// A connection that moves data is use of its session, one that waits is not.
+func TestUseOfAnOpenConnection(t *testing.T) {
+	net := between(openStore(t))
+	f := manage(t, net, func(c *session.Config) { c.IdleTimeout = 10 * time.Hour })
+	used, waiting := f.create(sessiontest.Login("oAlice")).Session, f.create(sessiontest.Login("oBob")).Session
+	for range 2 {
+		f.clock.Advance(6 * time.Hour)
+		require.NoError(t, f.Use(t.Context(), used))
+		f.Close() // waits for the renewal
+		f.restart()
+	}
+	require.NoError(t, f.Alive(t.Context(), used))
+	require.ErrorIs(t, f.Alive(t.Context(), waiting), session.ErrInvalid)
+	f.clock.Advance(11 * time.Hour)
+	require.ErrorIs(t, f.Use(t.Context(), used), session.ErrInvalid, "it was idle before")
+}
+
 func TestRenewal(t *testing.T) {
 	net := between(openStore(t))
 	f := manage(t, net, func(c *session.Config) { c.IdleTimeout = 10 * time.Hour })

@@ -26,14 +26,30 @@ func (m *Manager) Lookup(ctx context.Context, token string) (*Session, error) {
 // live, like Lookup, but without marking it as used. It is for connections that
 // outlive their first request.
 func (m *Manager) Alive(ctx context.Context, s *Session) error {
+	_, err := m.again(ctx, s, m.now())
+	return err
+}
+
+// Use is Alive for a connection that has moved data, and marks the session as
+// used.
+func (m *Manager) Use(ctx context.Context, s *Session) error {
 	now := m.now()
-	_, err := m.find(ctx, s.hash, now)
-	if err != nil {
-		if expired := m.expired(s, now); expired != nil {
-			return expired
-		}
+	found, err := m.again(ctx, s, now)
+	if err == nil {
+		m.touch(found, now)
 	}
 	return err
+}
+
+// again finds a session that was found before.
+func (m *Manager) again(ctx context.Context, s *Session, now int64) (*Session, error) {
+	found, err := m.find(ctx, s.hash, now)
+	if err != nil {
+		if expired := m.expired(s, now); expired != nil {
+			return nil, expired
+		}
+	}
+	return found, err
 }
 
 // find returns the live session under a hash.
