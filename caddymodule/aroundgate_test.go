@@ -2,10 +2,12 @@ package caddymodule_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddymodule"
@@ -652,5 +654,56 @@ func TestSafeRoutesAreAccepted(t *testing.T) {
 		}`,
 	} {
 		t.Run(name, func(t *testing.T) { require.Empty(t, routeFaults(t, sites)) })
+	}
+}
+
+func init() { caddy.RegisterModule(new(otherModule)) }
+
+// An otherModule is a handler of another module, with routes of its own.
+type otherModule struct {
+	Routes caddyhttp.RouteList `json:"routes,omitempty"`
+}
+
+func (*otherModule) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.other_module", New: func() caddy.Module { return new(otherModule) }}
+}
+
+func (m *otherModule) Provision(ctx caddy.Context) error { return m.Routes.Provision(ctx) }
+
+func (m *otherModule) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	return m.Routes.Compile(next).ServeHTTP(w, r)
+}
+
+// What only JSON can say.
+func TestNothingGoesAroundTheGateInJSON(t *testing.T) {
+	setEnv(t)
+	const proxy = `{"handler": "reverse_proxy", "upstreams": [{"dial": "127.0.0.1:3000"}]}`
+	const gated = `{"match": [{"host": ["a.test"]}], "handle": [{"handler": "wxgate"}, ` + proxy + `], "terminal": true}`
+	for name, tc := range map[string]struct {
+		routes string
+		fault  bool
+	}{
+		"routes of another module":             {gated + `, {"handle": [{"handler": "other_module", "routes": [{"handle": [` + proxy + `]}]}]}`, true},
+		"a gate in another module":             {`{"handle": [{"handler": "other_module", "routes": [{"handle": [{"handler": "wxgate"}]}]}, ` + proxy + `]}`, true},
+		"a gate before another module":         {`{"handle": [{"handler": "wxgate"}, {"handler": "other_module", "routes": [{"handle": [` + proxy + `]}]}]}`, false},
+		"errors of a subroute":                 {gated + `, {"handle": [{"handler": "subroute", "routes": [{"handle": [{"handler": "error"}]}], "errors": {"routes": [{"handle": [` + proxy + `]}]}}]}`, true},
+		"errors of a subroute behind the gate": {`{"handle": [{"handler": "wxgate"}, {"handler": "subroute", "routes": [{"handle": [{"handler": "error"}]}], "errors": {"routes": [{"handle": [` + proxy + `]}]}}]}`, false},
+		"a gate in the errors alone":           {`{"handle": [{"handler": "subroute", "routes": [{"handle": [` + proxy + `]}], "errors": {"routes": [{"handle": [{"handler": "wxgate"}, ` + proxy + `]}]}}]}`, true},
+		"a group of which one has a gate": {`{"group": "g", "match": [{"path": ["/a*"]}], "handle": [{"handler": "vars"}]},
+			{"group": "g", "handle": [{"handler": "wxgate"}]}, {"handle": [` + proxy + `]}`, true},
+		"a named route that invokes itself": {gated + `, {"handle": [{"handler": "invoke", "name": "loop"}]}`, false},
+		"one matcher set of two":            {`{"match": [{"path": ["/*"]}], "handle": [{"handler": "wxgate"}]}, {"match": [{"path": ["/*"]}, {"method": ["GET"]}], "handle": [` + proxy + `]}`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := `{"admin": {"disabled": true}, "apps": {
+				"wxgate": {"miniprogram": [{"appid": "wx0000000000000001", "secret": "{env.WX_SECRET}"}]},
+				"http": {"servers": {"s": {"listen": [":8080"], "expected_underscore_headers": ["3rd_session"], "routes": [` + tc.routes + `],
+					"named_routes": {"loop": {"handle": [{"handler": "invoke", "name": "loop"}]}}}}}}}`
+			if !tc.fault {
+				require.Empty(t, configFaults(t, []byte(config)))
+				return
+			}
+			require.NotEmpty(t, configFaults(t, []byte(config)))
+		})
 	}
 }

@@ -33,10 +33,10 @@ type benchGate struct {
 	wechat *fakewechat.Server
 }
 
-func newBenchGate(b *testing.B, dir string) benchGate { return newBenchSite(b, dir, `{}`) }
+func newBenchGate(b testing.TB, dir string) benchGate { return newBenchSite(b, dir, `{}`) }
 
 // newBenchSite is newBenchGate with options of the site, as JSON.
-func newBenchSite(b *testing.B, dir, site string) benchGate {
+func newBenchSite(b testing.TB, dir, site string) benchGate {
 	b.Helper()
 	const secret = "0123456789abcdef0123456789abcdef"
 	sandbox := fakewechat.New(fakewechat.Config{MiniPrograms: map[string]string{benchAppID: secret}})
@@ -70,7 +70,7 @@ func newBenchSite(b *testing.B, dir, site string) benchGate {
 }
 
 // login returns a token for a user.
-func (g benchGate) login(b *testing.B, user string) string {
+func (g benchGate) login(b testing.TB, user string) string {
 	b.Helper()
 	r := prepare(httptest.NewRequest(http.MethodPost, "/login", strings.NewReader(`{"code":"`+g.wechat.IssueCode(benchAppID, user)+`"}`)))
 	r.Header.Set("Content-Type", "application/json")
