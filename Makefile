@@ -4,7 +4,7 @@ GOTESTSUM     := go run gotest.tools/gotestsum@v1.13.0
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME      ?= 1m
 
-.PHONY: build test race fuzz lint bench cross setup
+.PHONY: build test race fuzz lint screenshots bench cross setup
 
 # The binary with the standard modules and wxgate: .build/wxgate
 build:
@@ -14,6 +14,8 @@ build:
 test: setup build
 	$(GOTESTSUM) --format pkgname -- -count=1 -timeout 20m ./...
 	WXGATE_BINARY=$(CURDIR)/.build/wxgate node --test --test-concurrency=1 docs/miniprogram/test/*.test.js
+	cd caddy-build/browser && npm ci --no-audit --no-fund --silent
+	WXGATE_BINARY=$(CURDIR)/.build/wxgate node --test caddy-build/browser/*.test.js
 
 # The same under the race detector; the gateway that the tests start, too.
 race: setup
@@ -31,6 +33,12 @@ lint:
 	"$$(go env GOPATH)/bin/golangci-lint" run ./...
 	npx --yes dockerfile-utils@0.16.3 lint docs/install/Dockerfile
 	cd docs/miniprogram && npm ci --no-audit --no-fund --silent && npm run --silent check
+
+# The pictures of the demo in docs/images.
+screenshots: setup build
+	mkdir -p docs/images
+	cd caddy-build/browser && npm ci --no-audit --no-fund --silent
+	WXGATE_BINARY=$(CURDIR)/.build/wxgate node caddy-build/browser/screenshots.js
 
 # The load comparison of docs/performance.md.
 bench: build

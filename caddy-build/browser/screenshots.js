@@ -7,14 +7,14 @@ const demo = await startDemo();
 const browser = await startBrowser();
 for (const lang of ['zh-CN', 'en']) {
   for (const colorScheme of ['light', 'dark']) {
-    for (const [device, viewport] of [['desktop', { width: 1100, height: 860 }], ['phone', { width: 390, height: 844 }]]) {
+    for (const [device, viewport] of [['desktop', { width: 1100, height: 1000 }], ['phone', { width: 390, height: 844 }]]) {
       const page = await browser.newPage({ viewport, colorScheme, deviceScaleFactor: device === 'phone' ? 2 : 1 });
       await page.goto(`${demo.url}?lang=${lang}`);
       for (const step of ['code', 'login', 'call']) {
         await page.click('#' + step);
         await page.waitForSelector(`#${step}-out p`);
       }
-      await page.evaluate(() => document.querySelector('svg').scrollIntoView());
+      await page.evaluate(() => scrollTo(0, 0));
       await page.screenshot({ path: `${images}demo-${lang}-${colorScheme}-${device}.png`, animations: 'disabled' });
       await page.close();
     }

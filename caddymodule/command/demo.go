@@ -6,9 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
+	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
 )
 
 //go:embed demo.html
@@ -51,10 +56,18 @@ func runDemo(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
-// demoPages serves the page and what only a sandbox can give: a code and open
-// data without a phone.
+// demoIcon is the page's icon.
+const demoIcon = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#07a050"/>` +
+	`<path d="M8 24V9h16v15M13 24v-9h6v9" fill="none" stroke="#fff" stroke-width="3"/></svg>`
+
+// demoPages serves the page, and plays what is not the gateway: the phone, the
+// application's calls, WeChat's pushes, the operator.
 func demoPages(s *sandbox) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "image/svg+xml")
+		_, _ = io.WriteString(w, demoIcon)
+	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write(demoPage)
@@ -70,18 +83,57 @@ func demoPages(s *sandbox) http.Handler {
 		}
 		writeJSON(w, data)
 	})
+	mux.HandleFunc("POST /sandbox/phone", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, map[string]string{"code": s.wechat.IssuePhoneCode(s.AppID, demoUser(r))})
+	})
+	mux.HandleFunc("POST /sandbox/api", func(w http.ResponseWriter, r *http.Request) {
+		content := fmt.Sprintf(`{"openid":%q,"scene":2,"version":2,"content":"hello"}`, s.wechat.OpenID(s.AppID, demoUser(r)))
+		client := http.Client{Transport: s.over("api.sock"), Timeout: demoTimeout}
+		pass(w)(client.Post("http://api.weixin.qq.com/wxa/msg_sec_check", "application/json", strings.NewReader(content)))
+	})
+	mux.HandleFunc("POST /sandbox/push", func(w http.ResponseWriter, _ *http.Request) {
+		push := fakewechat.PushConfig{AppID: s.AppID, Token: s.PushToken, EncodingAESKey: s.PushKey}
+		query, body := push.Seal(`{"ToUserName":"gh_sandbox","MsgType":"event","Event":"xpay_goods_deliver_notify","OutTradeNo":"42"}`, time.Now())
+		client := http.Client{Transport: s.over("gateway.sock"), Timeout: demoTimeout}
+		pass(w)(client.Post("http://127.0.0.1/wechat/push?"+query.Encode(), "application/json", strings.NewReader(body)))
+	})
+	mux.HandleFunc("POST /sandbox/revoke", func(w http.ResponseWriter, r *http.Request) {
+		admin, err := adminapi.New("unix/" + filepath.Join(s.Dir, "admin.sock"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		pass(w)(admin.Do(r.Context(), http.MethodDelete, adminapi.UserPath(s.AppID, s.wechat.OpenID(s.AppID, demoUser(r)))))
+	})
 	mux.HandleFunc("GET /sandbox/stats", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, map[string]int{"calls": len(s.wechat.Calls())})
 	})
 	gateway := s.gateway()
 	// Not all in one ServeMux, which redirects paths such as //login.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/" && r.Method == http.MethodGet || strings.HasPrefix(r.URL.Path, "/sandbox/") {
+		if r.URL.Path == "/" && r.Method == http.MethodGet || r.URL.Path == "/favicon.ico" || strings.HasPrefix(r.URL.Path, "/sandbox/") {
 			mux.ServeHTTP(w, r)
 			return
 		}
 		gateway.ServeHTTP(w, r)
 	})
+}
+
+// demoTimeout bounds a call that the page asks for.
+const demoTimeout = 10 * time.Second
+
+// pass returns a function that sends an answer on.
+func pass(w http.ResponseWriter) func(*http.Response, error) {
+	return func(resp *http.Response, err error) {
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer resp.Body.Close()
+		w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+		w.WriteHeader(resp.StatusCode)
+		_, _ = io.Copy(w, resp.Body)
+	}
 }
 
 func writeJSON(w http.ResponseWriter, value any) {

@@ -27,6 +27,9 @@ import (
 const (
 	sandboxAppID  = "wx0123456789abcdef"
 	sandboxSecret = "0123456789abcdef0123456789abcdef"
+
+	sandboxPushToken = "sandbox"
+	sandboxPushKey   = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 )
 
 // A sandbox is a gateway with a fake WeChat, all in this process. Its server
@@ -39,10 +42,11 @@ type sandbox struct {
 	Public   []string // paths
 	API      string   // where wxgate_api listens; empty: nowhere
 	WeChat   net.Addr // of the fake WeChat
-	Socket   string   // of the gateway
+	Dir      string   // of the sockets of the gateway, wxgate_api and the admin endpoint
+
+	PushToken, PushKey string // of the path /wechat/push
 
 	wechat *fakewechat.Server
-	tmp    string // a directory that goes with the process
 }
 
 // start runs the gateway and the fake WeChat. Sessions and their key are kept in
@@ -64,7 +68,7 @@ func (s *sandbox) start(dir string) error {
 	if err := os.Setenv("XDG_DATA_HOME", dir); err != nil {
 		return fmt.Errorf("choosing the directory: %w", err)
 	}
-	s.Secret, s.Socket = sandboxSecret, filepath.Join(tmp, "gateway.sock")
+	s.Dir, s.Secret, s.PushToken, s.PushKey = tmp, sandboxSecret, sandboxPushToken, sandboxPushKey
 	s.wechat = fakewechat.New(fakewechat.Config{MiniPrograms: map[string]string{s.AppID: s.Secret}, OpenPlatform: true})
 	if s.WeChat, err = serveLoopback(s.wechat); err != nil {
 		return err
@@ -82,7 +86,7 @@ func (s *sandbox) start(dir string) error {
 
 // The configuration is like that of any site.
 var sandboxCaddyfile = template.Must(template.New("sandbox").Parse(`{
-	admin off
+	admin "unix/{{.Dir}}/admin.sock"
 	persist_config off
 	auto_https off
 	log {
@@ -100,15 +104,21 @@ var sandboxCaddyfile = template.Must(template.New("sandbox").Parse(`{
 }
 
 http:// {
-	bind "unix/{{.Socket}}"
+	bind "unix/{{.Dir}}/gateway.sock"
 	wxgate {
 		inject openid X-OpenID
 		inject unionid X-UnionID
-		open_data /profile
+		open_data /profile /phone
+		push /wechat/push {{.AppID}} {{.PushToken}} {{.PushKey}}
 		{{range .Public}}public "{{.}}"
 		{{end}}
 	}
 	reverse_proxy {{.Upstream}}
+}
+
+http://api.weixin.qq.com {
+	bind "unix/{{.Dir}}/api.sock"
+	wxgate_api
 }
 {{with .API}}
 http://{{.}} {
@@ -119,18 +129,22 @@ http://{{.}} {
 
 // gateway returns a handler that passes requests on to the gateway.
 func (s *sandbox) gateway() http.Handler {
-	dialer := new(net.Dialer)
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: r.In.Host})
 			r.SetXForwarded()
 		},
 		FlushInterval: -1,
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", s.Socket)
-		}},
-		ErrorLog: log.New(os.Stderr, "", 0),
+		Transport:     s.over("gateway.sock"),
+		ErrorLog:      log.New(os.Stderr, "", 0),
 	}
+}
+
+// over returns a transport that connects to one of the sandbox's sockets.
+func (s *sandbox) over(socket string) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.Dir, socket))
+	}}
 }
 
 // listenLocally listens where a flag says. It refuses addresses that others
