@@ -108,7 +108,9 @@ http:// {
 	wxgate {
 		inject openid X-OpenID
 		inject unionid X-UnionID
-		open_data /profile /phone
+		open_data /profile /phone {
+			phone
+		}
 		push /wechat/push {{.AppID}} {{.PushToken}} {{.PushKey}}
 		{{range .Public}}public "{{.}}"
 		{{end}}
