@@ -285,7 +285,11 @@ func TestFullDisk(t *testing.T) {
 	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
 	cfg := gatewaytest.Config{App: "login_rate off\nstore badger " + disk + "/sessions {\nmin_free 128MiB\n}"}
 	g := gatewaytest.Start(t, cfg)
-	alice, bob, carol := g.Login("alice").Token, g.Login("bob").Token, g.Login("carol").Token
+	alice, bob := g.Login("alice").Token, g.Login("bob").Token
+	var leaving []string
+	for i := range 20 {
+		leaving = append(leaving, g.Login("leaving-"+strconv.Itoa(i)).Token)
+	}
 
 	// Something else fills the disk while users log in.
 	filler, err := os.Create(filepath.Join(disk, "filler"))
@@ -313,12 +317,16 @@ func TestFullDisk(t *testing.T) {
 		_, err = filler.Write(block)
 	}
 	require.ErrorIs(t, err, syscall.ENOSPC)
-	require.Equal(t, http.StatusNoContent, g.Post("/logout", "", gatewaytest.Token(carol)).Status)
-	require.Contains(t, g.Output(), "too full for the session store")
+	for _, token := range leaving { // the first ones may come before the store has looked at the disk again
+		require.Equal(t, http.StatusNoContent, g.Post("/logout", "", gatewaytest.Token(token)).Status)
+	}
+	g.Eventually(func() bool { return strings.Contains(g.Output(), "too full for the session store") }, "the log has it")
 	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(alice)).Status, "reads go on")
 	g.RequireIdentity(t, g.OpenID("alice"), alice)
 	require.Equal(t, http.StatusUnauthorized, g.Get("/", gatewaytest.Token(bob)).Status)
-	require.Equal(t, http.StatusUnauthorized, g.Get("/", gatewaytest.Token(carol)).Status)
+	for _, token := range leaving {
+		require.Equal(t, http.StatusUnauthorized, g.Get("/", gatewaytest.Token(token)).Status)
+	}
 	g.Kill()
 
 	require.NoError(t, filler.Truncate(0))
@@ -328,7 +336,9 @@ func TestFullDisk(t *testing.T) {
 	}, "it recovers")
 	require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(alice)).Status)
 	require.Equal(t, http.StatusUnauthorized, g.Get("/", gatewaytest.Token(bob)).Status)
-	require.Equal(t, http.StatusUnauthorized, g.Get("/", gatewaytest.Token(carol)).Status, "the kill undid a logout")
+	for _, token := range leaving {
+		require.Equal(t, http.StatusUnauthorized, g.Get("/", gatewaytest.Token(token)).Status, "the kill undid a logout")
+	}
 }
 
 func TestKeyFileIsMadeOnceAndMissed(t *testing.T) {
