@@ -209,6 +209,9 @@ func TestStoreEmptiedUnderRunningNodes(t *testing.T) {
 			}
 			a.dead(token)
 			b.dead(token)
+			if name == "observed" {
+				require.Equal(t, []string{emptied}, b.reports.all(), "it had the session in memory")
+			}
 			fresh := b.login("oAlice")
 			a.lives(fresh, "oAlice")
 			revoked, err := a.RevokeUser(t.Context(), appID, "oAlice")
