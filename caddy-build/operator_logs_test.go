@@ -28,8 +28,6 @@ func parseLog(t *testing.T, text string, keep func(logLine) bool) (lines []logLi
 	return lines
 }
 
-// TestEachActionLeavesOneLine follows the audit trail: each login, logout,
-// revocation and view leaves one line, with who, what and how it ended.
 // TestStartIsLogged looks for the line of a start, and the warning of the first.
 func TestStartIsLogged(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{})
@@ -50,6 +48,8 @@ func TestStartIsLogged(t *testing.T) {
 	require.Len(t, own("made the encryption key file; back it up: without it no session in the store can be read"), 1, "only once")
 }
 
+// TestEachActionLeavesOneLine follows the audit trail: each login, logout,
+// revocation and view leaves one line, with who, what and how it ended.
 func TestEachActionLeavesOneLine(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{
 		App:  "session {\nmax_per_user 2\n}",

@@ -112,25 +112,12 @@ type sharedStore struct {
 // store itself waits for the calls that are under way.
 func (s *sharedStore) Destruct() error { return s.Close() }
 
-// ConfiguredStore loads the store module of a configuration that is not going to
-// run; of the configuration it needs nothing else. release gives back what that
-// took.
-func ConfiguredStore(config []byte) (module StoreModule, release func(), err error) {
-	var parsed struct {
-		Apps struct {
-			WXGate *struct {
-				Store json.RawMessage `json:"store"`
-			} `json:"wxgate"`
-		} `json:"apps"`
-	}
-	if err := json.Unmarshal(config, &parsed); err != nil {
-		return nil, nil, fmt.Errorf("parsing configuration: %w", err)
-	}
-	if parsed.Apps.WXGate == nil {
-		return nil, nil, errors.New("the configuration has no global option wxgate")
-	}
+// LoadStore provisions the store module of a configuration that is not going to
+// run. raw is the option store in JSON, or nil for the default. release gives back
+// what that took.
+func LoadStore(raw json.RawMessage) (module StoreModule, release func(), err error) {
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	a := &App{StoreRaw: parsed.Apps.WXGate.Store}
+	a := &App{StoreRaw: raw}
 	if err := a.loadStoreModule(ctx); err != nil {
 		cancel()
 		return nil, nil, err

@@ -90,7 +90,7 @@ func TestStoreOfSomebodyElse(t *testing.T) {
 	})
 	require.NoError(t, err)
 
-	module, release, err := ConfiguredStore(config)
+	module, release, err := LoadStore(json.RawMessage(`{"module":"map"}`))
 	require.NoError(t, err)
 	defer release()
 	require.Equal(t, "a map in memory", StoreTitle(module))

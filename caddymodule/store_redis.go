@@ -69,9 +69,6 @@ type RedisStore struct {
 	password  string
 }
 
-// DefaultKeyPrefix is what every key of a Redis begins with by default.
-const DefaultKeyPrefix = redisstore.DefaultKeyPrefix
-
 // CaddyModule returns the Caddy module information.
 func (*RedisStore) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{

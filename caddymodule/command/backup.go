@@ -22,16 +22,16 @@ import (
 func backupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup -o <file> [--address <admin endpoint>]",
-		Short: "Copies the sessions of the running gateway into a file",
+		Short: "Writes a consistent copy of the running gateway's sessions to a file",
 		Long: `
-Copies the sessions of the running gateway into a file, consistently and while it
-works on. Only the badger store can; Redis has its own ways. The file appears
-under its name only when it is whole; one that is there already is replaced. With
--o - it goes to stdout. A device or a pipe is written to as it is.
+Writes a consistent copy of the running gateway's sessions to a file. The gateway goes
+on serving. The store must be badger; for Redis, use its own tools. The file appears
+under its name when it is complete, and replaces a file of that name. Only its owner
+can read it. -o - writes to stdout; a device or a pipe is written to directly.
 
-The copy is sealed like the store: keep the encryption key as well, and elsewhere.
-It is by default the file wxgate/encryption.key in Caddy's data directory. Whoever
-has both has the users' openids and session_keys, though no token.`,
+The copy is sealed like the store: back up the encryption key as well, in another
+place. By default it is the file wxgate/encryption.key in Caddy's data directory. The
+two together give the users' openids and session_keys, but no token.`,
 		Args: arguments(0),
 		RunE: run(runBackup),
 	}
@@ -75,7 +75,7 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s written to %s; keep the encryption key, too, or nothing opens it\n", humanize.IBytes(uint64(size)), output)
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s written to %s; back up the encryption key, too: without it the backup cannot be read\n", humanize.IBytes(uint64(size)), output)
 	return err
 }
 
@@ -130,11 +130,11 @@ func followLinks(path string) (string, error) {
 func restoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore <file> --dir <directory>",
-		Short: "Makes a store directory of a backup",
+		Short: "Restores a backup into a store directory",
 		Long: `
-Makes a store directory of a backup, for a gateway that is not running. The
+Restores a backup into a store directory, for a gateway that is not running. The
 directory must be empty or absent; by default the gateway's is wxgate/sessions in
-Caddy's data directory. Run it as the user that the gateway runs as:
+Caddy's data directory. Run the command as the gateway's user:
 
 	$ systemctl stop wxgate
 	$ sudo -u wxgate caddy wxgate restore sessions.backup --dir /var/lib/wxgate/.local/share/caddy/wxgate/sessions

@@ -19,9 +19,9 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 )
 
-// What the commands tell scripts with their exit code; part of the help text.
+// Exit codes; part of the help text.
 const (
-	exitFailed      = 1 // the command failed, or the doctor found a fault
+	exitFailed      = 1 // the command failed, or check found a fault
 	exitUsage       = 2 // an unknown command, flag or argument
 	exitNotFound    = 3 // there is no such user or session
 	exitUnavailable = 4 // no gateway answers, or its store does not
@@ -31,32 +31,36 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "wxgate",
 		Usage: "<command>",
-		Short: "Works with the WeChat mini program login gateway",
+		Short: "Manages the login gateway for WeChat mini programs",
 		Long: `
-Works with the WeChat mini program login gateway: see it, steer it, try it.
+Manages the login gateway for WeChat mini programs.
 
-To see the whole thing at work in a sandbox, without any configuration:
+Try the gateway in a sandbox, without any configuration:
 
 	$ caddy wxgate demo
 
-Is everything as it should be? What is wrong, and what is to be done?
+Develop an application behind it:
+
+	$ caddy wxgate dev --upstream 127.0.0.1:3000
+
+Find out what is wrong with a configuration, and how to fix it:
 
 	$ caddy wxgate check --config /etc/wxgate/Caddyfile
 
-The commands stats, user, revoke and backup speak with a running gateway through
-Caddy's admin endpoint, by default at localhost:2019; give another one with
---address, or the configuration that names it with --config. A unix socket is
-written unix//run/caddy/admin.sock.
+The commands stats, user, revoke and backup call a running gateway through Caddy's
+admin endpoint, by default at localhost:2019. --address names another one, or
+--config the configuration that has it. A unix socket is written
+unix//run/caddy/admin.sock.
 
-Exit codes: 0 done; 1 failed, or the doctor found a fault; 2 wrong usage; 3 no
-such user or session; 4 no gateway answers, or its store does not.`,
+Exit codes: 0 done; 1 failed, or check found a fault; 2 wrong usage; 3 no such user
+or session; 4 no gateway answers, or its store does not.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			for _, sub := range []*cobra.Command{
 				statsCommand(), userCommand(), revokeCommand(),
 				backupCommand(), restoreCommand(), migrateCommand(),
 				checkCommand(), demoCommand(), devCommand(), versionCommand(),
 			} {
-				sub.DisableFlagsInUseLine = true // each says which matter
+				sub.DisableFlagsInUseLine = true // Use has those that matter
 				cmd.AddCommand(sub)
 			}
 			// A mistyped command must not look like a success to a script.
@@ -74,7 +78,7 @@ such user or session; 4 no gateway answers, or its store does not.`,
 	})
 }
 
-// usageError says that a command was called in a wrong way.
+// usageError is returned when a command was called in a wrong way.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -117,7 +121,7 @@ func fail(cmd *cobra.Command, err error) error {
 	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return code, nil })(cmd, nil)
 }
 
-// errToldAlready is the error of a command that has printed what is wrong.
+// errToldAlready is returned by a command that has printed what is wrong.
 var errToldAlready = errors.New("there are faults")
 
 func exitCode(err error) int {
