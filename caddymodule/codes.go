@@ -59,7 +59,7 @@ func newUsedCodes(now func() time.Time, lifetime time.Duration) *usedCodes {
 	return &usedCodes{now: now, start: now(), lifetime: lifetime, used: make(map[codeHash]time.Duration)}
 }
 
-// claim marks a code as used, and returns false if it was.
+// claim marks a code as used. It returns false if it was.
 func (c *usedCodes) claim(hash codeHash) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,7 +84,7 @@ func (c *usedCodes) release(hash codeHash) {
 func (c *usedCodes) forget(now time.Duration) {
 	n := 0
 	for n < len(c.queue) && (len(c.queue)-n >= maxCodes || now >= c.queue[n].expires) {
-		// A code that was released and claimed anew has a later entry, too.
+		// A code that was released and claimed again has a later entry, too.
 		if c.used[c.queue[n].hash] == c.queue[n].expires {
 			delete(c.used, c.queue[n].hash)
 		}

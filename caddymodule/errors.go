@@ -30,12 +30,12 @@ var (
 	errCodeSeen       = errors.New("this gateway has seen the code")
 )
 
-// badRequest is what a client can mend; its text is the message.
+// badRequest is a mistake of the client; its text is the message.
 type badRequest string
 
 func (e badRequest) Error() string { return string(e) }
 
-// tooManyLogins says that a client address is over login_rate.
+// tooManyLogins is returned when a client address is over login_rate.
 type tooManyLogins struct{ retryAfter time.Duration }
 
 func (tooManyLogins) Error() string { return "too many logins from one address" }
@@ -118,7 +118,7 @@ func wechatAnswer(err *wechat.Error) answer {
 	case wechat.RateLimited:
 		a.status, a.message = http.StatusTooManyRequests, "too many logins of this user"
 	case wechat.RejectedGateway:
-		a.status, a.message = http.StatusBadGateway, "WeChat rejects this gateway; its operator has to mend it"
+		a.status, a.message = http.StatusBadGateway, "WeChat rejected this gateway's credentials or address; contact the site operator"
 	case wechat.PhoneRejected:
 		a.status, a.message = http.StatusConflict, "WeChat gives no phone number of this user for the code; ask the user to tap the button again"
 	case wechat.Timeout:
@@ -128,7 +128,7 @@ func wechatAnswer(err *wechat.Error) answer {
 	default:
 		a.status, a.name, a.message = http.StatusBadGateway, string(wechat.BadReply), "WeChat's answer could not be used"
 	}
-	// Who is told to come back is told when; the others are not.
+	// Retry-After is set on 429 and 503 only.
 	if a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests {
 		a.retryAfter = max(err.RetryAfter, time.Second)
 	}

@@ -26,8 +26,8 @@ type OpenData struct {
 	// Path patterns, case-sensitive, as in `public`.
 	Paths []string `json:"paths,omitempty"`
 
-	// How old the data's watermark may be; 0 means any age, so that whoever
-	// once had the data can send it again. Default: 10m
+	// How old the data's watermark may be; 0 means any age, so that data
+	// that was once seen can be sent again. Default: 10m
 	MaxAge *caddy.Duration `json:"max_age,omitempty"`
 
 	// The member that holds the code of a getPhoneNumber button, which the

@@ -25,8 +25,8 @@ const encryptionKeySize = 32
 var placeholderPattern = regexp.MustCompile(`\{[^{}]+\}`)
 
 // resolveSecret gives the value behind a placeholder such as {env.X} or
-// {file./path}. It never names the value, only the placeholder. written says
-// that the value stood in the configuration itself.
+// {file./path}. It never names the value, only the placeholder. written reports whether
+// the value stood in the configuration itself.
 func resolveSecret(raw string) (value string, written bool, err error) {
 	names := placeholderPattern.FindAllString(raw, -1)
 	if len(names) == 0 {
@@ -123,8 +123,8 @@ func checkProxy(raw string) error {
 	return wechat.ValidateProxyURL(raw)
 }
 
-// resolveProxy gives the URL of the proxy, if there is one. written says that it
-// has a password that stood in the configuration itself.
+// resolveProxy gives the URL of the proxy, if there is one. written reports whether
+// it has a password that stood in the configuration itself.
 func resolveProxy(raw string) (proxy string, written bool, err error) {
 	if raw == "" {
 		return "", false, nil
@@ -194,7 +194,7 @@ func defaultKeyFile() string {
 }
 
 // readOrMakeKeyFile returns the key in the file at path. An absent file is made
-// only if fresh says that there is no store yet that another key has sealed.
+// only if fresh: there is no store yet that another key has sealed.
 func (a *App) readOrMakeKeyFile(path string, fresh bool) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	switch {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -26,7 +25,7 @@ const (
 type Client struct {
 	endpoint  *url.URL
 	timeout   time.Duration
-	transport *http.Transport
+	transport transport
 	turns     *turns
 	programs  map[string]*program
 }
@@ -37,8 +36,8 @@ type program struct {
 	breaker *breaker
 }
 
-// NewClient returns a Client, or says what is wrong with the configuration in
-// words that hold no secret. It connects to nobody.
+// NewClient returns a Client. It does not connect. Its errors name what is wrong with the
+// configuration and hold no secret.
 func NewClient(cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()
 	base, proxy, err := cfg.resolve()
@@ -59,7 +58,7 @@ func NewClient(cfg Config) (*Client, error) {
 	return &Client{
 		endpoint:  base,
 		timeout:   cfg.Timeout,
-		transport: newTransport(cfg, proxy),
+		transport: newExchangeTransport(cfg, base, proxy),
 		turns:     newTurns(cfg.Concurrency),
 		programs:  programs,
 	}, nil
@@ -76,7 +75,7 @@ func (c *Client) InFlight() int { return c.turns.inFlight() }
 // session. The code is sent as it is, whatever characters it has; its length
 // and form are for the caller to judge. Every error is an *Error.
 //
-// The code is sent once, but for two cases, in each of which WeChat says that
+// The code is sent once, but for two cases, in each of which WeChat answers that
 // it did not use it: once more after errcode -1, and once more with the
 // OldSecret, if there is one, after 40125.
 //

@@ -20,7 +20,7 @@ type MiniProgram struct {
 	AppID  string // wx and 16 hex digits
 	Secret string `json:"-"`
 
-	// OldSecret, if not empty, is tried once when WeChat says that Secret is
+	// OldSecret, if not empty, is tried once when WeChat answers that Secret is
 	// wrong (40125), so that a secret can be changed here before or after it
 	// is changed at WeChat.
 	OldSecret string `json:"-"`
@@ -34,7 +34,7 @@ type Config struct {
 
 	// ProxyURL is a proxy to go through: http, https, socks5 or socks5h, perhaps with
 	// user and password. By default there is none: the proxy variables of
-	// the environment are not read, because whoever can set them could send the
+	// the environment are not read, because they could send the
 	// secret elsewhere.
 	ProxyURL string
 

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A Kind says what an exchange failed of, as far as a caller must tell the
+// A Kind is what an exchange failed of, as far as a caller must tell the
 // cases apart. Its text is the name that wxgate's clients see, where there is
 // one. A Kind is an error itself, so that errors.Is(err, wechat.CodeUsed) asks
 // for it.
@@ -15,47 +15,46 @@ type Kind string
 
 // The kinds of an Error. There are no others.
 const (
-	// BadRequest says that nothing was sent: the mini program is not one of
+	// BadRequest is returned when nothing was sent: the mini program is not one of
 	// the Client's, or there is no code.
 	BadRequest Kind = "bad_request"
 
-	// MockCode says that the code is MockCodeText, which the developer tools
+	// MockCode is returned when the code is MockCodeText, which the developer tools
 	// make up for a project without a real appid. Nothing was sent.
 	MockCode Kind = "mock_code"
 
-	// InvalidCode says that the code is made up, expired or another mini
+	// InvalidCode is returned when the code is made up, expired or another mini
 	// program's (40029).
 	InvalidCode Kind = "invalid_code"
 
-	// CodeUsed says that the code has been exchanged before (40163).
+	// CodeUsed is returned when the code has been exchanged before (40163).
 	CodeUsed Kind = "code_used"
 
-	// UserBlocked says that WeChat holds the user for a high risk (40226).
+	// UserBlocked is returned when WeChat holds the user for a high risk (40226).
 	UserBlocked Kind = "user_blocked"
 
-	// RateLimited says that WeChat was asked too often for this user (45011).
+	// RateLimited is returned when WeChat was asked too often for this user (45011).
 	RateLimited Kind = "rate_limited"
 
-	// RejectedGateway says that WeChat refuses the mini program or the
-	// gateway, which its operator must mend, or that it gave an errcode that
-	// nobody has told us of. The errcode says which.
+	// RejectedGateway is returned when WeChat refuses the mini program or the
+	// gateway, which its operator must fix, or gave an unknown errcode.
 	RejectedGateway Kind = "wechat_rejected_gateway"
 
-	// BadReply says that there was no answer or one that is not to be
+	// BadReply is returned when there was no answer or one that is not to be
 	// trusted: no connection, a refused or broken one, TLS that does not
 	// verify, a hang-up, a redirect, a status that is not 200, or a reply that
 	// is not clean. Like nginx, which answers 502 to all of these.
 	BadReply Kind = "wechat_bad_reply"
 
-	// Busy says that WeChat or the way to it is overloaded and that the user
+	// Busy is returned when WeChat or the way to it is overloaded, and the user
 	// may come back after RetryAfter: errcode -1 twice, the daily quota
 	// (45009), no free place for the call, or an open breaker.
 	Busy Kind = "wechat_busy"
 
-	// Timeout says that there was no answer in time.
+	// Timeout is returned when there was no answer in time.
 	Timeout Kind = "wechat_timeout"
 
-	// Canceled says that the caller's context ended. The error then also is
+	// Canceled is returned when the caller's context ended. The error then also is
 	// context.Canceled or context.DeadlineExceeded.
 	Canceled Kind = "canceled"
 )
@@ -87,7 +86,7 @@ type Error struct {
 	// have to recover first.
 	RetryAfter time.Duration
 
-	// Sent says that the code may have reached WeChat. If not, the user can
+	// Sent reports whether the code may have reached WeChat. If not, the user can
 	// come back with the same code.
 	Sent bool
 
@@ -112,7 +111,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Is says that an Error is its Kind.
+// Is makes an Error its Kind.
 func (e *Error) Is(target error) bool {
 	kind, ok := target.(Kind)
 	return ok && kind == e.Kind

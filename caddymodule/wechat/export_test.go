@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"net"
+	"net/http"
 )
 
 // ParseReply is parseReply, for fuzzing without a network.
@@ -11,11 +12,38 @@ var ParseReply = parseReply
 
 // SetDialContext gives the client another network: the one in memory of a synctest bubble.
 func (c *Client) SetDialContext(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
-	c.transport.DialContext = dial
+	c.transport.(*pool).dial = dial
+}
+
+// OnDial calls f before each new connection.
+func (c *Client) OnDial(f func()) {
+	dial := c.transport.(*pool).dial
+	c.SetDialContext(func(ctx context.Context, network, address string) (net.Conn, error) {
+		f()
+		return dial(ctx, network, address)
+	})
 }
 
 // SetRootCAs makes the client trust a test server's certificate.
-func (c *Client) SetRootCAs(pool *x509.CertPool) { c.transport.TLSClientConfig.RootCAs = pool }
+func (c *Client) SetRootCAs(roots *x509.CertPool) {
+	switch t := c.transport.(type) {
+	case *pool:
+		t.tls.RootCAs = roots
+	case *http.Transport:
+		t.TLSClientConfig.RootCAs = roots
+	}
+}
+
+// UseOneConnectionEach makes the client use the transport that it has where there is a proxy.
+func (c *Client) UseOneConnectionEach() { c.transport = newTransport(Config{}, nil) }
+
+// IdleConnections returns how many connections are kept.
+func (c *Client) IdleConnections() int {
+	p := c.transport.(*pool)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle)
+}
 
 // SetDialContext gives the API another network.
 func (a *API) SetDialContext(dial func(ctx context.Context, network, address string) (net.Conn, error)) {

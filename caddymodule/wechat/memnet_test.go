@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -96,5 +97,8 @@ func timed(f func()) time.Duration {
 	return time.Since(start)
 }
 
-// pass lets time go by on the bubble's clock.
-func pass(d time.Duration) { <-time.After(d) }
+// pass lets time go by on the bubble's clock, and what is due then happen.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}

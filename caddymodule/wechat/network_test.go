@@ -59,21 +59,37 @@ func TestBrokenAnswers(t *testing.T) {
 		{"compressed", raw("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00")},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			fake := newFake()
-			client := newClient(t, fake, nil)
-			tt.script.Calls = -1
-			fake.Script(tt.script)
-			code := fake.IssueCode(appID, "alice")
-			session, err := client.Code2Session(t.Context(), appID, code)
-			e := requireKind(t, wechat.BadReply, err, code, goodKey, "o1")
-			require.True(t, e.Sent)
-			require.Zero(t, session)
-			require.Equal(t, 1, fake.CallsWith(code))
-			fake.Reset()
-			requireLogin(t, client, fake)
-		})
+		for _, reused := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, reused %t", tt.name, reused), func(t *testing.T) {
+				fake := newFake()
+				client := newClient(t, fake, nil)
+				if reused {
+					keepConnection(t, client, fake)
+				}
+				tt.script.Calls = -1
+				fake.Script(tt.script)
+				code := fake.IssueCode(appID, "alice")
+				session, err := client.Code2Session(t.Context(), appID, code)
+				e := requireKind(t, wechat.BadReply, err, code, goodKey, "o1")
+				require.True(t, e.Sent)
+				require.Zero(t, session)
+				require.Equal(t, 1, fake.CallsWith(code))
+				if calls := fake.Calls(); reused {
+					require.Equal(t, calls[0].RemoteAddr, calls[1].RemoteAddr)
+				}
+				require.Zero(t, client.IdleConnections(), "that connection is not trusted")
+				fake.Reset()
+				requireLogin(t, client, fake)
+			})
+		}
 	}
+}
+
+// keepConnection logs a user in, and waits until the connection is kept for the next login.
+func keepConnection(t *testing.T, client *wechat.Client, fake *fakewechat.Server) {
+	t.Helper()
+	requireLogin(t, client, fake)
+	require.Eventually(t, func() bool { return client.IdleConnections() == 1 }, time.Minute, time.Millisecond)
 }
 
 // An answer with a chunked or an unbounded body is as good as any, if it ends.
@@ -209,6 +225,9 @@ type oneByOne struct {
 	codes   []string // as they arrived
 	reused  int      // requests that were not the first of their connection
 	surplus string   // sent after the reply, beyond its Content-Length
+
+	// late, if set, is received from before the surplus is sent; then the server hangs up.
+	late chan struct{}
 }
 
 func newOneByOne(t *testing.T) *oneByOne {
@@ -252,7 +271,17 @@ func (s *oneByOne) serve(conn net.Conn) {
 			return
 		}
 		body := `{"session_key":"` + goodKey + `","openid":"` + code + `"}`
-		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", len(body), body, s.surplus)
+		reply := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		if s.late == nil {
+			_, _ = io.WriteString(conn, reply+s.surplus)
+			continue
+		}
+		_, _ = io.WriteString(conn, reply)
+		<-s.late
+		if s.surplus == "" {
+			return
+		}
+		_, _ = io.WriteString(conn, s.surplus)
 	}
 }
 
@@ -288,45 +317,74 @@ func TestADyingConnectionDoesNotSendACodeTwice(t *testing.T) {
 	t.Run("the client sends each once", func(t *testing.T) {
 		server := newOneByOne(t)
 		client := server.client(t)
+		lost := 0
 		for i := range 20 {
 			code := fmt.Sprint("code", i)
 			session, err := client.Code2Session(t.Context(), appID, code)
-			require.NoError(t, err)
+			if err != nil {
+				e := requireKind(t, wechat.BadReply, err, code)
+				require.Equal(t, "the connection was closed before the reply was complete", e.Reason)
+				require.True(t, e.Sent, "the code is lost, and said to be")
+				lost++
+				continue
+			}
 			require.Equal(t, code, session.OpenID)
+			require.Eventually(t, func() bool { return client.IdleConnections() == 1 }, time.Minute, time.Millisecond)
 		}
 		require.Len(t, server.codes, 20)
-		require.Zero(t, server.reused)
+		require.Equal(t, 10, server.reused)
+		require.Equal(t, 10, lost)
 	})
 }
 
-// What follows a reply on its connection is nobody's reply, and not for the
-// log either, where net/http would write it.
-func TestSurplusBytesAreNobodysReply(t *testing.T) {
-	var logged bytes.Buffer
-	log.SetOutput(&logged)
-	t.Cleanup(func() { log.SetOutput(log.Default().Writer()) })
-
-	server := newOneByOne(t)
+// What follows a reply on its connection, at once or later, is no reply to another, and not
+// for the log either, where net/http would write it.
+func TestSurplusBytesAreNoReply(t *testing.T) {
 	evil := `{"session_key":"` + v1SessionKey + `","openid":"evil"}`
-	server.surplus = fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(evil), evil)
-	client := server.client(t)
-	for i := range 50 {
-		code := fmt.Sprint("code", i)
-		session, err := client.Code2Session(t.Context(), appID, code)
-		require.NoError(t, err)
-		require.Equal(t, code, session.OpenID)
+	reply := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(evil), evil)
+	for name, tc := range map[string]struct {
+		surplus string
+		late    bool
+	}{
+		"a reply":         {reply, false},
+		"a byte":          {"x", false},
+		"a line":          {"\r\n", false},
+		"a late reply":    {reply, true},
+		"a late byte":     {"x", true},
+		"a late hang-up":  {"", true},
+		"a late continue": {"HTTP/1.1 100 Continue\r\n\r\n", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var logged bytes.Buffer
+			log.SetOutput(&logged)
+			t.Cleanup(func() { log.SetOutput(os.Stderr) })
+			server := newOneByOne(t)
+			server.surplus = tc.surplus
+			if tc.late {
+				server.late = make(chan struct{})
+			}
+			client := server.client(t)
+			for i := range 20 {
+				code := fmt.Sprint("code", i)
+				session, err := client.Code2Session(t.Context(), appID, code)
+				require.NoError(t, err)
+				require.Equal(t, code, session.OpenID)
+				if tc.late {
+					require.Eventually(t, func() bool { return client.IdleConnections() == 1 }, time.Minute, time.Millisecond)
+					server.late <- struct{}{}
+					require.Eventually(t, func() bool { return client.IdleConnections() == 0 }, time.Minute, time.Millisecond)
+				}
+			}
+			require.Zero(t, server.reused)
+			require.Empty(t, logged.String())
+		})
 	}
-	require.Empty(t, logged.String())
 }
 
 // A TLS server that offers HTTP/2 is spoken to in HTTP/1.1, which repeats nothing.
 func TestWhatGoesOverTheWire(t *testing.T) {
 	fake := newFake()
-	var resumed []bool
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		resumed = append(resumed, r.TLS.DidResume)
-		fake.ServeHTTP(w, r)
-	}))
+	server := httptest.NewUnstartedServer(fake)
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -337,17 +395,19 @@ func TestWhatGoesOverTheWire(t *testing.T) {
 	})
 	require.NoError(t, err)
 	client.SetRootCAs(server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs)
-	requireLogin(t, client, fake)
+	keepConnection(t, client, fake)
+	keepConnection(t, client, fake)
+	client.Close()
 	requireLogin(t, client, fake)
 	calls := fake.Calls()
-	require.Len(t, calls, 2)
-	require.NotEqual(t, calls[0].RemoteAddr, calls[1].RemoteAddr, "a connection each")
-	require.Equal(t, []bool{false, true}, resumed, "and one TLS session")
+	require.Len(t, calls, 3)
+	require.Equal(t, calls[0].RemoteAddr, calls[1].RemoteAddr, "one connection")
+	require.NotEqual(t, calls[0].RemoteAddr, calls[2].RemoteAddr, "and another after a reload")
 	for _, call := range calls {
 		require.Equal(t, "HTTP/1.1", call.Proto)
 		require.Zero(t, call.BodyBytes)
 		require.Equal(t, http.Header{
-			"Accept": {"application/json"}, "User-Agent": {"wxgate"}, "Connection": {"close"},
+			"Accept": {"application/json"}, "User-Agent": {"wxgate"},
 		}, call.Header)
 	}
 }

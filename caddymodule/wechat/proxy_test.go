@@ -78,6 +78,10 @@ func TestTheConfiguredProxyIsATunnel(t *testing.T) {
 // TestMain sets the environment's proxy before net/http looks at it, which it
 // does once in a process.
 func TestMain(m *testing.M) {
+	if delay := os.Getenv(otherSideVar); delay != "" {
+		serveOtherSide(delay)
+		return
+	}
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
 		if err := os.Setenv(name, "http://proxy.invalid:3128"); err != nil {
 			panic(err)

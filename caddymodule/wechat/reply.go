@@ -24,7 +24,7 @@ const (
 )
 
 // A Code2Session is what WeChat says about the user whose code it was given.
-// It formats as a placeholder, lest its session_key get into a log.
+// It formats as a placeholder, so that its session_key does not get into a log.
 type Code2Session struct {
 	OpenID     string // the user within this mini program; opaque
 	UnionID    string // the user across an Open Platform account; often empty
@@ -56,7 +56,7 @@ func parseReply(body []byte) (Code2Session, *Error) {
 		return none, badReply("errcode is not an integer")
 	}
 	if errcode != errcodeOK {
-		// Also if there is an openid: WeChat says that something is wrong.
+		// Also if there is an openid: WeChat found something wrong.
 		e := errcodeError(errcode)
 		if errmsg, ok := strictjson.String(reply.Get("errmsg")); ok {
 			e.Errmsg, e.RID = splitErrmsg(errmsg)
@@ -85,7 +85,7 @@ func parseReply(body []byte) (Code2Session, *Error) {
 	return Code2Session{OpenID: openID, UnionID: unionID, SessionKey: sessionKey}, nil
 }
 
-// isReplyMember says that a folded name is one that parseReply looks for.
+// isReplyMember reports whether a folded name is one that parseReply looks for.
 func isReplyMember(folded string) bool {
 	switch folded {
 	case "errcode", "errmsg", "openid", "session_key", "unionid":
@@ -116,7 +116,7 @@ func isNull(raw json.RawMessage) bool {
 	return bytes.Equal(raw, []byte("null"))
 }
 
-// isID says that s can be an openid or unionid: printable ASCII that is safe
+// isID reports whether s can be an openid or unionid: printable ASCII that is safe
 // as a single value of an HTTP header, where a comma would make it two.
 func isID(s string) bool {
 	if s == "" || len(s) > maxID {
@@ -130,7 +130,7 @@ func isID(s string) bool {
 	return true
 }
 
-// isSessionKey says that s is the base64 of 16 bytes, written in the one way.
+// isSessionKey reports whether s is the base64 of 16 bytes, written in the one way.
 func isSessionKey(s string) bool {
 	key, ok := decodeBase64(s)
 	return ok && len(key) == 16

@@ -1,6 +1,7 @@
 package wechat
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,36 +15,46 @@ import (
 	"syscall"
 )
 
-// newTransport returns a transport on which each exchange has a connection of its own.
-//
-// Kept connections would save a round trip or two in a login, which a user
-// needs once in days, and would cost what this gateway exists for:
-//
-//   - When a kept connection dies, http.Transport sends a GET again by
-//     itself (Transport.shouldRetryRequest, Go 1.26). The code would be burnt.
-//   - If a reply has more bytes than its Content-Length says, the rest is
-//     read as the reply to whoever has the connection next: one user
-//     would be taken for another. Or it is printed with the session_key
-//     in it, through the log package ("Unsolicited response received on idle
-//     HTTP channel").
-//
-// A TLS session is resumed instead, which saves most of the cost.
-//
-// HTTP/2 has the same faults (it repeats refused streams, and shares the
-// connection), so the protocol is HTTP/1.1.
+// A transport sends requests. CloseIdleConnections also closes those in use, after their reply.
+type transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
+}
+
+// newExchangeTransport returns the transport for exchanges: a pool, or one connection for each
+// exchange where a proxy has to be asked first.
+func newExchangeTransport(cfg Config, base, proxy *url.URL) transport {
+	if proxy != nil {
+		return newTransport(cfg, proxy)
+	}
+	p := &pool{dial: (&net.Dialer{Timeout: cfg.Timeout}).DialContext, maxIdle: cfg.Concurrency}
+	port := "80"
+	if base.Scheme == "https" {
+		port = "443"
+		p.tls = tlsConfig()
+		p.tls.ServerName = base.Hostname()
+	}
+	p.address = net.JoinHostPort(base.Hostname(), cmp.Or(base.Port(), port))
+	return p
+}
+
+func tlsConfig() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(0)}
+}
+
+// newTransport returns a transport on which each request has a connection of its own: see pool
+// for what http.Transport does with kept ones. A TLS session is resumed, which saves most of
+// the cost.
 func newTransport(cfg Config, proxy *url.URL) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	t := &http.Transport{
-		DisableKeepAlives: true,
-		Protocols:         protocols,
-		DialContext:       (&net.Dialer{Timeout: cfg.Timeout}).DialContext,
-		TLSClientConfig: &tls.Config{
-			MinVersion:         tls.VersionTLS12,
-			ClientSessionCache: tls.NewLRUClientSessionCache(0),
-		},
+		DisableKeepAlives:      true,
+		Protocols:              protocols,
+		DialContext:            (&net.Dialer{Timeout: cfg.Timeout}).DialContext,
+		TLSClientConfig:        tlsConfig(),
 		TLSHandshakeTimeout:    cfg.Timeout,
-		MaxResponseHeaderBytes: 16 << 10,
+		MaxResponseHeaderBytes: maxReplyHeader,
 		// Without it a small gzipped reply could become a large one.
 		DisableCompression: true,
 	}

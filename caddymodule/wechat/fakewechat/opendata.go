@@ -13,7 +13,7 @@ import (
 	"maps"
 )
 
-// ErrNoSession says that a user has not logged in, so that there is no session_key.
+// ErrNoSession is returned when a user has not logged in, so that there is no session_key.
 var ErrNoSession = errors.New("the user has no session_key yet")
 
 // OpenData is what the mini program's wx functions hand over: data about the

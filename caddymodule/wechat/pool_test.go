@@ -1,0 +1,113 @@
+package wechat_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/wechat"
+	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
+)
+
+func TestConnectionsAreKeptForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, fake, dials := newCountedClient(t, nil)
+		login := func(want int) {
+			t.Helper()
+			requireLogin(t, client, fake)
+			require.EqualValues(t, want, dials.Load())
+		}
+		login(1)
+		require.Zero(t, client.IdleConnections(), "not before it was silent")
+		login(2)
+		pass(10 * time.Millisecond)
+		require.Equal(t, 2, client.IdleConnections())
+		login(2)
+		pass(14 * time.Second)
+		login(2)
+		pass(14 * time.Second)
+		require.Equal(t, 1, client.IdleConnections(), "the other was idle for 15 s")
+		login(2)
+		pass(15 * time.Second)
+		require.Equal(t, 1, client.IdleConnections())
+		pass(time.Second)
+		require.Zero(t, client.IdleConnections())
+		login(3)
+		for range 31 { // five minutes
+			pass(10 * time.Second)
+			login(3)
+		}
+		pass(10 * time.Second)
+		login(4)
+	})
+}
+
+func TestIdleConnectionsAreBoundedAndClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, fake, dials := newCountedClient(t, func(cfg *wechat.Config) { cfg.Concurrency = 3 })
+		burst := func() {
+			fake.Script(fakewechat.Script{Hold: true, Calls: 3})
+			var group sync.WaitGroup
+			for range 3 {
+				group.Go(func() { requireLogin(t, client, fake) })
+			}
+			synctest.Wait()
+			fake.Release()
+			group.Wait()
+		}
+		burst()
+		burst() // before the first three are silent
+		require.EqualValues(t, 6, dials.Load())
+		pass(10 * time.Millisecond)
+		require.Equal(t, 3, client.IdleConnections())
+		burst()
+		require.EqualValues(t, 6, dials.Load())
+
+		// A reload closes the idle ones now, and those in use after their reply.
+		pass(10 * time.Millisecond)
+		fake.Script(fakewechat.Script{Hold: true})
+		var last sync.WaitGroup
+		last.Go(func() { requireLogin(t, client, fake) })
+		synctest.Wait()
+		client.Close()
+		synctest.Wait()
+		require.Zero(t, client.IdleConnections())
+		fake.Release()
+		last.Wait()
+		pass(10 * time.Millisecond)
+		require.Zero(t, client.IdleConnections())
+	})
+}
+
+// A connection whose call was given up is never used again: its reply may still come.
+func TestAConnectionThatWasGivenUpIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, fake, dials := newCountedClient(t, nil)
+		requireLogin(t, client, fake)
+		pass(10 * time.Millisecond)
+		fake.Script(fakewechat.Script{DelayMS: 2000})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := client.Code2Session(ctx, appID, fake.IssueCode(appID, "alice"))
+		require.True(t, requireKind(t, wechat.Canceled, err).Sent)
+		require.EqualValues(t, 1, dials.Load())
+		pass(10 * time.Second)
+		require.Zero(t, client.IdleConnections())
+		requireLogin(t, client, fake)
+		require.EqualValues(t, 2, dials.Load())
+	})
+}
+
+// newCountedClient is newMemClient with a count of the connections.
+func newCountedClient(t *testing.T, change func(*wechat.Config)) (*wechat.Client, *fakewechat.Server, *atomic.Int32) {
+	t.Helper()
+	client, fake := newMemClient(t, change)
+	dials := new(atomic.Int32)
+	client.OnDial(func() { dials.Add(1) })
+	return client, fake, dials
+}
