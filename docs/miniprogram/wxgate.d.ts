@@ -14,9 +14,11 @@ export interface ClientOptions {
 
   /**
    * How the token travels, as in the site's `token_from`: a header's name, or `bearer` for
-   * `Authorization: Bearer`. Default: `3rd_session`
+   * `Authorization: Bearer`, or several. Many proxies drop a header with an underscore in its name, and an
+   * `Authorization` that a call sets for the application is kept if there are several.
+   * Default: `['3rd_session', 'bearer']`
    */
-  tokenHeader?: string;
+  tokenHeader?: string | string[];
 
   /**
    * The mini program's appid. Only needed if the site serves several and WeChat's Referer does not
@@ -72,6 +74,16 @@ export interface ClientOptions {
 
 /** A function of the platform that reports through the success and fail of its parameter. */
 export type PlatformFunction = (params: any) => unknown;
+
+/** What the socket tasks of all platforms have. */
+export interface PlatformSocket {
+  send(options: { data: string | ArrayBuffer; success?: (result: any) => void; fail?: (result: any) => void }): void;
+  close(options?: { code?: number; reason?: string }): void;
+  onOpen(listener: (result: any) => void): void;
+  onClose(listener: (result: any) => void): void;
+  onError(listener: (result: any) => void): void;
+  onMessage(listener: (result: { data: any }) => void): void;
+}
 
 /** A small synchronous store of strings. A get that finds nothing returns anything but JSON. */
 export interface TokenStorage {
@@ -232,11 +244,14 @@ export interface WxgateError extends Error {
 export interface Client {
   /**
    * Like wx.request, with a session. Logs in first if there is no live session. If the gateway
-   * refuses the session, logs in and sends once more.
+   * refuses the session, logs in and sends once more. T is the type of the answer's data.
    */
-  request<T = any>(options: RequestOptions): Abortable<RequestResult<T>>;
+  request<T = unknown>(options: RequestOptions): Abortable<RequestResult<T>>;
 
-  /** Like wx.uploadFile, with a session. */
+  /**
+   * Like wx.uploadFile, with a session. A session that the gateway has not taken for ten minutes is tried
+   * first, with an OPTIONS request for the same address, which the application may see.
+   */
   uploadFile(options: UploadOptions): Abortable<UploadResult>;
 
   /** Like wx.downloadFile, with a session. */
@@ -247,7 +262,7 @@ export interface Client {
    * not say why a handshake was refused, so a refused session is not noticed here: on an error before
    * the socket opened, make any request, which renews the session, and connect again.
    */
-  connectSocket<Task = any>(options: SocketOptions): Promise<Task>;
+  connectSocket<Task = PlatformSocket>(options: SocketOptions): Promise<Task>;
 
   /**
    * Posts the code of a `<button open-type="getPhoneNumber">` (event.detail.code) to a path that the

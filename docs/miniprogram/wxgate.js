@@ -23,8 +23,14 @@ const PLATFORM_CONCURRENCY = 10;
 // header. Requests then get their 401 without another login for this long, in milliseconds.
 const RELOGIN_PAUSE = 60 * 1000;
 
+// A session that the gateway has taken within this time, in milliseconds, is trusted to be alive.
+const TRUSTED = 10 * 60 * 1000;
+
 // A gateway error is a short JSON object; of longer answers only the beginning is looked at, in bytes.
 const ERROR_BODY_LIMIT = 4096;
+
+// wx.login ends by its own timeout. Where it does not, the client gives up this much later, in milliseconds.
+const LOGIN_GRACE = 1000;
 
 // Waits get up to this much longer, in milliseconds, so that all phones do not come back at once.
 const JITTER = 500;
@@ -32,26 +38,23 @@ const JITTER = 500;
 const DEFAULTS = {
   loginPath: '/login',
   logoutPath: '/logout',
-  tokenHeader: '3rd_session',
+  tokenHeader: ['3rd_session', 'bearer'],
   timeout: 10000,
   concurrency: PLATFORM_CONCURRENCY,
   maxRetries: 2,
   maxRetryAfter: 10,
 };
 
+const PLATFORM = ['request', 'login', 'uploadFile', 'downloadFile', 'connectSocket', 'getFileSystemManager'];
+const OPTIONS = ['baseURL', 'appid', 'storage', 'storageKey'].concat(Object.keys(DEFAULTS), PLATFORM);
+
 // createClient makes a client for one gateway. Every option but baseURL has a default; wxgate.d.ts
 // describes them, the methods and the errors.
 function createClient(options) {
   const config = withDefaults(options);
   const base = parseBaseURL(config.baseURL);
-  const platform = {
-    request: platformFunction(config.request, 'request'),
-    login: platformFunction(config.login, 'login'),
-    uploadFile: platformFunction(config.uploadFile, 'uploadFile'),
-    downloadFile: platformFunction(config.downloadFile, 'downloadFile'),
-    connectSocket: platformFunction(config.connectSocket, 'connectSocket'),
-    getFileSystemManager: platformFunction(config.getFileSystemManager, 'getFileSystemManager'),
-  };
+  const platform = {};
+  PLATFORM.forEach((name) => { platform[name] = platformFunction(config[name], name); });
   const storage = createTokenStorage(config.storage || wxStorage(), config.storageKey || 'wxgate:' + base);
   const inTurn = createQueue(config.concurrency);
   const sessions = createSessions(storage, logIn);
@@ -78,7 +81,11 @@ function createClient(options) {
   // sendWithSession sends the call with the session's token. If the gateway refuses the session, the
   // call is sent once more with another one; whatever comes back then is the answer.
   function sendWithSession(flight, api, params) {
-    const sendAs = (session) => sendPatiently(flight, api, withToken(params, config.tokenHeader, session.token));
+    const sendAs = (session) => sendPatiently(flight, api, withToken(params, config.tokenHeader, session.token))
+      .then((answer) => {
+        if (!answer.refused && answer.response.statusCode < 500) session.takenAt = Date.now();
+        return answer;
+      });
     const sendAgain = (refused, response) => sessions.replace(refused).then((fresh) => {
       if (!fresh) return response;
       return sendAs(fresh).then((second) => {
@@ -90,12 +97,27 @@ function createClient(options) {
       (first.refused ? sendAgain(session, first.response) : first.response)));
   }
 
+  // sendBody sends an upload. The gateway refuses a dead session before it reads the body, and closes the
+  // connection; a platform that is still sending then never sees the 401. So a session that may be dead is
+  // tried with a request without a body first. The application behind may get it, too, and answer what it likes.
+  function sendBody(flight, api, params) {
+    return sessions.get().then((session) => {
+      if (remaining(session.takenAt, TRUSTED) > 0) return undefined;
+      const { onTask } = flight;
+      flight.onTask = undefined; // The caller asked for the task of the upload.
+      const trial = { url: params.url, method: 'OPTIONS', header: params.header, timeout: config.timeout };
+      return sendWithSession(flight, 'request', trial).then(() => { flight.onTask = onTask; });
+    }).then(() => sendWithSession(flight, api, params));
+  }
+
   // logIn exchanges a code of wx.login for a session. Each attempt takes a new code, since a code works
   // once and nobody knows whether a failed attempt has used it up.
   function logIn() {
     const flight = createFlight(config);
     let freshCodes = 1;
-    const exchange = () => callPlatform(flight, 'login', platform.login, { timeout: config.timeout })
+    const code = () => limited(config.timeout + LOGIN_GRACE,
+      callPlatform(flight, 'login', platform.login, { timeout: config.timeout }));
+    const exchange = () => code()
       .then((result) => send(flight, 'request', {
         url: base + config.loginPath,
         method: 'POST',
@@ -132,7 +154,7 @@ function createClient(options) {
     return (params) => abortable(createFlight(config), api, (flight) => {
       const prepared = prepare(params, base);
       flight.onTask = params.onTask;
-      if (!params.anonymous) return sendWithSession(flight, api, prepared);
+      if (!params.anonymous) return (api === 'uploadFile' ? sendBody : sendWithSession)(flight, api, prepared);
       return sendPatiently(flight, api, prepared).then((answer) => answer.response);
     });
   }
@@ -246,7 +268,7 @@ function createTokenStorage(storage, key) {
       try {
         const stored = parseJSON(storage.get(key));
         const valid = stored && typeof stored.token === 'string' && stored.expiresAt > 0;
-        return valid ? { token: stored.token, expiresAt: stored.expiresAt, loggedOut: false } : null;
+        return valid ? { token: stored.token, expiresAt: stored.expiresAt, takenAt: 0, loggedOut: false } : null;
       } catch (error) {
         return null;
       }
@@ -334,7 +356,7 @@ function callPlatform(flight, api, call, params) {
   flight.firstBytes = '';
   return new Promise((resolve, reject) => {
     const task = call(Object.assign({}, params, {
-      success: resolve,
+      success: (result) => resolve(withStatusNumber(result)),
       fail: (failure) => reject(platformError(api, failure)),
     }));
     flight.task = task;
@@ -342,6 +364,24 @@ function callPlatform(flight, api, call, params) {
     if (task && typeof task.catch === 'function') task.catch(() => undefined);
     if (params.enableChunked) keepFirstBytes(flight, task);
     if (task && flight.onTask) flight.onTask(task);
+  });
+}
+
+// withStatusNumber returns the result with its status as a number: HarmonyOS gives uploads a text.
+function withStatusNumber(result) {
+  if (!result || typeof result.statusCode !== 'string') return result;
+  return Object.assign({}, result, { statusCode: Number(result.statusCode) });
+}
+
+// limited rejects if a call of wx.login is not answered within a time, in milliseconds.
+function limited(time, call) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(platformError('login', { errMsg: 'login:fail timeout' })), time);
+    const ending = (settle) => (value) => {
+      clearTimeout(timer);
+      settle(value);
+    };
+    call.then(ending(resolve), ending(reject));
   });
 }
 
@@ -387,6 +427,9 @@ function absoluteURL(url, base) {
 
 function withDefaults(options) {
   const config = Object.assign({}, options);
+  Object.keys(config).forEach((name) => {
+    if (OPTIONS.indexOf(name) < 0) throw new TypeError('wxgate: createClient has no option ' + name);
+  });
   Object.keys(DEFAULTS).forEach((name) => {
     if (config[name] === undefined) config[name] = DEFAULTS[name];
   });
@@ -401,15 +444,23 @@ function parseBaseURL(url) {
   return url.replace(/\/+$/, '');
 }
 
-// withToken returns params with the token as their only header of that name.
+// withToken returns params with the token in each of its headers and no other value there. With several
+// headers, the application may have an Authorization of its own.
 function withToken(params, tokenHeader, token) {
-  const name = tokenHeader === 'bearer' ? 'Authorization' : tokenHeader;
-  const header = {};
-  Object.keys(params.header || {}).forEach((key) => {
-    if (key.toLowerCase() !== name.toLowerCase()) header[key] = params.header[key];
+  const given = params.header || {};
+  const isGiven = (name) => Object.keys(given).some((key) => key.toLowerCase() === name.toLowerCase());
+  const sources = [].concat(tokenHeader);
+  const names = {};
+  sources.forEach((source) => {
+    if (source !== 'bearer') names[source] = token;
+    else if (sources.length === 1 || !isGiven('Authorization')) names.Authorization = 'Bearer ' + token;
   });
-  header[name] = tokenHeader === 'bearer' ? 'Bearer ' + token : token;
-  return Object.assign({}, params, { header });
+  const taken = Object.keys(names).map((name) => name.toLowerCase());
+  const header = {};
+  Object.keys(given).forEach((key) => {
+    if (taken.indexOf(key.toLowerCase()) < 0) header[key] = given[key];
+  });
+  return Object.assign({}, params, { header: Object.assign(header, names) });
 }
 
 // readGatewayError resolves with the name of the gateway's error, or an empty string if the answer is
@@ -471,7 +522,8 @@ function parseSession(response) {
   if (typeof token !== 'string' || token === '' || !(answer.expires_in > 0)) {
     throw newError('unexpected_reply', 'logging in: the answer holds no session', { statusCode: 200 });
   }
-  return { token, expiresAt: Date.now() + answer.expires_in * 1000, loggedOut: false };
+  const now = Date.now();
+  return { token, expiresAt: now + answer.expires_in * 1000, takenAt: now, loggedOut: false };
 }
 
 function parseJSON(text) {

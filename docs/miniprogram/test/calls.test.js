@@ -81,7 +81,7 @@ test('a socket carries the session in its handshake', async () => {
   socket.close();
 
   assert.equal(options.url, `${sandbox.url.replace('http', 'ws')}/chat`);
-  assert.deepEqual(options.header, { 'X-Room': '7', '3rd_session': storedToken(wx) });
+  assert.deepEqual(options.header, { 'X-Room': '7', '3rd_session': storedToken(wx), Authorization: `Bearer ${storedToken(wx)}` });
   assert.deepEqual(options.protocols, ['v1']);
 });
 
@@ -103,7 +103,69 @@ test('the caller cannot send another token beside the session', async () => {
   wx.on('request', ({ url, header }) => { if (url.endsWith('/mine')) seen.push(header); });
   const response = await client.request({ url: '/mine', header: { '3RD_Session': 'forged', 'X-Mine': 'kept' } });
   assert.equal(response.statusCode, 200);
-  assert.deepEqual(seen, [{ 'content-type': 'application/json', 'X-Mine': 'kept', '3rd_session': storedToken(wx) }]);
+  assert.deepEqual(seen, [{
+    'content-type': 'application/json', 'X-Mine': 'kept', '3rd_session': storedToken(wx), Authorization: `Bearer ${storedToken(wx)}`,
+  }]);
+});
+
+test('an Authorization of the application stays', async () => {
+  const wx = sandbox.phone('wil');
+  const client = sandbox.open();
+  const seen = [];
+  wx.on('request', ({ url, header }) => { if (url.endsWith('/mine')) seen.push(header); });
+  const response = await client.request({ url: '/mine', header: { authorization: 'Basic bWU6cGFzcw==' } });
+  assert.equal(response.statusCode, 200);
+  assert.deepEqual(seen, [{ 'content-type': 'application/json', authorization: 'Basic bWU6cGFzcw==', '3rd_session': storedToken(wx) }]);
+  assert.deepEqual(sentHeader(response.data, 'Authorization'), ['Basic bWU6cGFzcw==']);
+});
+
+test('a header with an underscore may be lost on the way', async () => {
+  const wx = sandbox.phone('win');
+  const client = sandbox.open({
+    request(params) {
+      const header = { ...params.header };
+      delete header['3rd_session']; // as nginx and many a CDN do
+      return wx.request({ ...params, header });
+    },
+  });
+  const response = await client.request({ url: '/me' });
+  assert.equal(response.statusCode, 200);
+  assert.deepEqual(sentHeader(response.data, 'Authorization'), []);
+  assert.equal(wx.logins, 1);
+});
+
+test('a status that is a text is a number', async () => {
+  const wx = sandbox.phone('wyn'); // as HarmonyOS answers
+  for (const api of ['request', 'uploadFile', 'downloadFile']) {
+    const call = wx[api];
+    wx[api] = (params) => call.call(wx, {
+      ...params, success: (result) => params.success({ ...result, statusCode: String(result.statusCode) }),
+    });
+  }
+  wx.files.set('photo', 'bytes');
+  const client = sandbox.open();
+  assert.equal((await client.uploadFile({ url: '/photos', filePath: 'photo', name: 'photo' })).statusCode, 200);
+  await sandbox.revokeBehind(wx);
+  assert.equal((await client.downloadFile({ url: '/report' })).statusCode, 200);
+  assert.equal(wx.logins, 2);
+});
+
+test('a session that may be dead is tried before an upload', async () => {
+  const wx = sandbox.phone('xan');
+  wx.files.set('photo', 'bytes');
+  await sandbox.open().login();
+  await sandbox.revokeBehind(wx);
+
+  const client = sandbox.open(); // the mini program starts again
+  const seen = [];
+  wx.on('request', ({ api, url }) => seen.push(`${api} ${new URL(url).pathname}`));
+  const tasks = [];
+  const upload = () => client.uploadFile({ url: '/photos', filePath: 'photo', name: 'photo', onTask: (task) => tasks.push(task) });
+  assert.equal((await upload()).statusCode, 200);
+  assert.deepEqual(seen, ['request /photos', 'request /login', 'request /photos', 'uploadFile /photos']);
+  assert.equal(tasks.length, 1);
+  assert.equal((await upload()).statusCode, 200);
+  assert.deepEqual(seen.slice(4), ['uploadFile /photos']);
 });
 
 for (const url of ['https://elsewhere.example/', 'orders', '', '@elsewhere.example/', '.elsewhere.example/', undefined]) {
@@ -145,6 +207,10 @@ test('an option that is undefined has its default', async () => {
   sandbox.phone('yul');
   const client = sandbox.open({ loginPath: undefined, tokenHeader: undefined, concurrency: undefined });
   assert.equal((await client.request({ url: '/me' })).statusCode, 200);
+});
+
+test('an unknown option is refused', () => {
+  assert.throws(() => sandbox.open({ tokenheader: 'X-Session' }), /no option tokenheader/);
 });
 
 for (const concurrency of [0, -1, NaN, null]) {

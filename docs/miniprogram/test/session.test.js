@@ -18,6 +18,7 @@ test('the first request logs in and reaches the upstream with an openid and no t
   assert.equal(response.data.body, '{"item":1}');
   assert.equal(sentHeader(response.data, 'X-OpenID').length, 1);
   assert.deepEqual(sentHeader(response.data, '3rd_session'), []);
+  assert.deepEqual(sentHeader(response.data, 'Authorization'), []);
   assert.equal(wx.logins, 1);
 });
 
@@ -135,10 +136,10 @@ test('a late refusal does not clear the session that another request brought', a
   assert.equal(wx.logins, 2);
 });
 
-test('a header that is lost on the way ends in 401 and not in a loop of logins', async () => {
+test('headers that are lost on the way end in 401 and not in a loop of logins', async () => {
   const wx = sandbox.phone('ida');
   const client = sandbox.open({
-    request: (params) => wx.request({ ...params, header: omit(params.header, '3rd_session') }),
+    request: (params) => wx.request({ ...params, header: omit(params.header, ['3rd_session', 'Authorization']) }),
   });
   const first = await client.request({ url: '/me' });
   assert.equal(first.statusCode, 401);
@@ -153,7 +154,7 @@ test('while logins pause, a newer session is used all the same', async () => {
   const late = holdBack(wx, '/late', 'before sending');
   let lost = true;
   const client = sandbox.open({
-    request: (params) => late.request(lost ? { ...params, header: omit(params.header, '3rd_session') } : params),
+    request: (params) => late.request(lost ? { ...params, header: omit(params.header, ['3rd_session', 'Authorization']) } : params),
   });
   assert.equal((await client.request({ url: '/me' })).statusCode, 401);
   lost = false;
@@ -254,6 +255,16 @@ test('wx.login that fails is reported and tried again by the next request', asyn
   assert.equal((await client.request({ url: '/me' })).statusCode, 200);
 });
 
+test('wx.login that never calls back ends', async () => {
+  const wx = sandbox.phone('rex');
+  const { newCode } = wx;
+  wx.newCode = () => new Promise(() => {});
+  const client = sandbox.open({ timeout: 10 });
+  await assert.rejects(client.request({ url: '/me' }), { code: 'wx_login_failed', errMsg: 'login:fail timeout' });
+  wx.newCode = newCode;
+  assert.equal((await sandbox.open().request({ url: '/me' })).statusCode, 200);
+});
+
 // holdBack delays the first request to a path until it is released: before it is sent, or once it has
 // been answered.
 function holdBack(wx, path, where) {
@@ -281,6 +292,6 @@ function holdBack(wx, path, where) {
   return { request, held, release };
 }
 
-function omit(object, name) {
-  return Object.fromEntries(Object.entries(object).filter(([key]) => key !== name));
+function omit(object, names) {
+  return Object.fromEntries(Object.entries(object).filter(([key]) => !names.includes(key)));
 }

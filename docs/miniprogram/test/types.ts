@@ -30,6 +30,10 @@ const call: Abortable<RequestResult<Order[]>> = client.request<Order[]>({ url: '
 call.abort();
 call.then((response) => response.data[0].id.toFixed());
 
+// @ts-expect-error the data of an answer is of no known type unless the caller says so
+client.request({ url: '/orders' }).then((response) => response.data[0]);
+createClient({ baseURL: 'https://api.example.com', tokenHeader: ['X-Session', 'bearer'] });
+
 client.request({
   url: '/orders',
   method: 'POST',
@@ -56,5 +60,6 @@ client.connectSocket<WechatMiniprogram.SocketTask>({ url: '/chat' }).then((socke
 client.phone<{ ok: boolean }>('code', '/user/phone', { order: 7 }).then((response) => response.data.ok);
 // @ts-expect-error path is required
 client.phone('code');
+client.connectSocket({ url: '/chat' }).then((socket) => socket.onMessage(({ data }) => socket.send({ data })));
 
 client.login({ force: true }).then(() => client.logout());
