@@ -4,7 +4,10 @@ GOTESTSUM     := go run gotest.tools/gotestsum@v1.13.0
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME      ?= 1m
 
-.PHONY: build test race fuzz lint screenshots bench cross setup
+GORELEASER    := github.com/goreleaser/goreleaser/v2@v2.17.0
+GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: build test race fuzz lint screenshots bench cross setup vulnerabilities release-dry-run
 
 # The binary with the standard modules and wxgate: .build/wxgate
 build:
@@ -50,6 +53,15 @@ cross:
 		echo "$$target"; \
 		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -o /dev/null ./caddy-build || exit 1; \
 	done
+
+# Known vulnerabilities in what the gateway calls. It asks vuln.go.dev.
+vulnerabilities:
+	go run $(GOVULNCHECK) ./caddy-build
+
+# What a release has, in .build/dist, without what needs a network of its own.
+release-dry-run:
+	go run $(GORELEASER) check
+	go run $(GORELEASER) release --snapshot --clean --skip=sign,sbom
 
 # What the tests run besides Go.
 setup:

@@ -180,6 +180,17 @@ func TestBehindNginx(t *testing.T) {
 		// Caddy adds the address of nginx to what a trusted proxy says.
 		require.Equal(t, []string{"127.0.0.1, 127.0.0.1"}, received[0].Lines("X-Forwarded-For"))
 	})
+	t.Run("a photo passes, and a quiet socket stays", func(t *testing.T) {
+		photo := strings.Repeat("x", 3<<20)
+		resp, err := gatewaytest.SendRaw(startNginx(t, g, config), "POST /photos HTTP/1.1\nHost: 127.0.0.1\n"+gatewaytest.Token(token)+
+			"\nContent-Length: "+strconv.Itoa(len(photo))+"\nConnection: close\n\n"+photo)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, resp.Status)
+		received := g.Upstream.Take()
+		require.Len(t, received, 1)
+		require.Contains(t, string(received[0].Raw), photo)
+		require.Contains(t, config, "proxy_read_timeout 1h;")
+	})
 	t.Run("without underscores_in_headers the token vanishes", func(t *testing.T) {
 		require.Contains(t, config, "\nunderscores_in_headers on;\n")
 		without := strings.Replace(config, "\nunderscores_in_headers on;\n", "\n", 1)
