@@ -105,13 +105,10 @@ type SessionKey struct {
 	Received time.Time
 }
 
-// SessionKeys returns WeChat's session_keys of the user of a live session,
-// newest first. The one before the newest is among them for five minutes after
+// SessionKeys returns WeChat's session_keys of the user of a session that was
+// just looked up, newest first. The one before the newest is among them for five minutes after
 // it was replaced. The error is ErrInvalid if the session is no longer live.
 func (m *Manager) SessionKeys(ctx context.Context, s *Session) (keys []string, err error) {
-	if err := m.Alive(ctx, s); err != nil {
-		return nil, err
-	}
 	record, err := m.readUser(ctx, reader{calls: m.calls}, s.user)
 	if err != nil {
 		return nil, err
