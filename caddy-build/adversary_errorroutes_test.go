@@ -3,6 +3,8 @@ package main_test
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -261,4 +263,60 @@ http://three.test:{$PORT} {
 	received := g.Upstream.Take()
 	require.Len(t, received, 1)
 	require.Equal(t, []string{g.OpenID("alice")}, received[0].Lines("X-OpenID"))
+}
+
+// Directives that copy requests, keep variables or make requests of their own
+// are no way around the gate.
+func TestDirectivesAreNoWayAround(t *testing.T) {
+	g := gatewaytest.New(t)
+	require.NoError(t, os.Mkdir(filepath.Join(g.Dir, "www"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(g.Dir, "www", "page.html"), []byte(`{{httpInclude "/api/x"}}`), 0o600))
+	cfg := gates(`
+	root $DIR/www
+	vars wxgate.verdict forged
+	tracing
+	map {header.X-Kind} {kind} {
+		default {header.X-OpenID}
+	}
+	route {
+		wxgate {
+			public /public/* /page.html /verdict
+		}
+		request_header X-Kind {kind}
+		wxgate /inner/* {
+			inject appid X-App
+			public /inner/public
+		}
+		respond /verdict "{vars.wxgate.verdict}"
+		handle /page.html {
+			templates
+			file_server
+		}
+		method /override POST
+		uri strip_prefix /v1
+		reverse_proxy $UPSTREAM
+	}`)
+	cfg.Env = []string{"OTEL_TRACES_EXPORTER=none"}
+	g.Run(cfg)
+	token := g.LoginTo(gatewaytest.AppID, "alice").Token
+	forged := []string{"X-OpenID: oVICTIM", "X-Kind: k", "X-HTTP-Method-Override: CONNECT", "X-Original-URL: /public/x", "X-Rewrite-URL: /public/x"}
+
+	for _, target := range []string{"/api/x", "/v1/public/x", "/override", "/inner/x", "/inner/public"} {
+		require.Equal(t, "missing_session", g.Get(target, forged...).ErrorName(), target)
+	}
+	g.RequireNothing(t)
+
+	// The page asks for a path that is not public, in a request without a token.
+	resp := g.Get("/page.html", append(forged, gatewaytest.Token(token))...)
+	require.Equal(t, http.StatusInternalServerError, resp.Status)
+	g.Eventually(func() bool { return strings.Contains(g.Output(), "calling httpInclude: http 401") }, "the page's own request is refused")
+	g.RequireNothing(t)
+
+	// A variable of that name is none of a gate's, nor is its content shown.
+	require.Equal(t, http.StatusOK, g.Get("/inner/x", append(forged, gatewaytest.Token(token))...).Status)
+	requireOnlyIdentity(t, g, g.OpenID("alice"), token)
+	require.NotContains(t, g.Get("/verdict", gatewaytest.Token(token)).Body, token)
+
+	require.Equal(t, http.StatusOK, g.Get("/public/x", forged...).Status)
+	requireAnonymous(t, g)
 }

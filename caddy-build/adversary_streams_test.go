@@ -320,7 +320,8 @@ func TestStreamsEndWhenTheSessionExpires(t *testing.T) {
 // A WebSocket, stream or upload that moves data is use of its session, so none
 // of them ends by idle_timeout.
 func TestMovingDataIsUse(t *testing.T) {
-	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond, App: "session {\nidle_timeout 2s\n}"})
+	// With the default recheck: a timeout that is shorter makes it shorter.
+	g := gatewaytest.Start(t, gatewaytest.Config{App: "session {\nidle_timeout 2s\n}"})
 	upstream := newStreams(g)
 	move := map[string]func(t *testing.T, token string, tick func() bool){
 		"event stream": func(t *testing.T, token string, tick func() bool) {
@@ -372,6 +373,32 @@ func TestMovingDataIsUse(t *testing.T) {
 			move(t, token, func() bool { return (<-ticker.C).Sub(begin) < 6*time.Second })
 			require.Equal(t, http.StatusOK, g.Get("/after", gatewaytest.Token(token)).Status, "the session lives")
 		})
+	}
+}
+
+// An upload ends with its session, however steadily its bytes come.
+func TestUploadsEndWithTheirSession(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond})
+	gone := make(chan struct{})
+	g.Upstream.Handle(func(_ http.ResponseWriter, r *http.Request) {
+		defer close(gone)
+		_, _ = io.Copy(io.Discard, r.Body)
+	})
+	token := g.Login("alice").Token
+	conn := dial(t, g, "POST /upload HTTP/1.1\r\nHost: "+g.Addr+"\r\n"+gatewaytest.Token(token)+"\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+	requireLogout(t, g, token)
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.After(endsWithin)
+	for {
+		select {
+		case <-gone:
+			return
+		case <-timeout:
+			require.FailNow(t, "the upload goes on")
+		case <-ticker.C:
+			_, _ = io.WriteString(conn, "1\r\nx\r\n")
+		}
 	}
 }
 
