@@ -71,7 +71,7 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	resp.Body = &poolBody{body: resp.Body, conn: conn, stop: stop, reusable: !resp.Close && resp.ProtoAtLeast(1, 1) && resp.StatusCode == http.StatusOK}
+	resp.Body = &poolBody{body: resp.Body, conn: conn, stop: stop, reusable: !resp.Close}
 	return resp, nil
 }
 

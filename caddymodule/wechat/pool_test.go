@@ -1,7 +1,13 @@
 package wechat_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -101,6 +107,76 @@ func TestAConnectionThatWasGivenUpIsClosed(t *testing.T) {
 		requireLogin(t, client, fake)
 		require.EqualValues(t, 2, dials.Load())
 	})
+}
+
+// A connection is kept only if its reply was read to its end, did not say that it is the
+// last one, and was followed by silence.
+func TestConnectionsThatAreNotOverAreNotKept(t *testing.T) {
+	good := fmt.Sprintf(`{"session_key":"%s","openid":"o1"}`, goodKey)
+	reply := func(length int, header string) string {
+		return fmt.Sprintf("HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n", header, length)
+	}
+	for name, tc := range map[string]struct {
+		texts []string // with 5 ms between them
+		fails bool
+	}{
+		"a byte in the quiet time":  {[]string{reply(len(good), "") + good, "x"}, false},
+		"a reply in the quiet time": {[]string{reply(len(good), "") + good, reply(len(good), "") + good}, false},
+		"connection: close":         {[]string{reply(len(good), "Connection: close\r\n") + good, "", "", "", "", ""}, false},
+		"HTTP/1.0":                  {[]string{"HTTP/1.0" + reply(len(good), "")[8:] + good, "", "", "", "", ""}, false},
+		"a body that is not read":   {[]string{reply(200_000, "") + strings.Repeat(" ", 80<<10), "", "", "", "", "x"}, true},
+		"a status that is not 200":  {[]string{"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nab", "", "", "", "", "cd"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, _ := newMemClient(t, nil)
+				network := newMemNet()
+				client.SetDialContext(network.dial)
+				defer network.Close()
+				go func() {
+					for {
+						conn, err := network.Accept()
+						if err != nil {
+							return
+						}
+						go answerOnce(t, conn, tc.texts)
+					}
+				}()
+				for range 3 {
+					session, err := client.Code2Session(t.Context(), appID, "code")
+					if tc.fails {
+						requireKind(t, wechat.BadReply, err)
+					} else {
+						require.NoError(t, err)
+						require.Equal(t, "o1", session.OpenID)
+					}
+					pass(20 * time.Millisecond)
+					require.Zero(t, client.IdleConnections())
+				}
+			})
+		})
+	}
+}
+
+// answerOnce answers the first request of a connection with texts, with pauses between them.
+func answerOnce(t *testing.T, conn net.Conn, texts []string) {
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	if _, err := http.ReadRequest(r); err != nil {
+		t.Error(err)
+		return
+	}
+	go func() {
+		if _, err := http.ReadRequest(r); err == nil {
+			t.Error("a second request was sent")
+		}
+	}()
+	for _, text := range texts {
+		if _, err := io.WriteString(conn, text); err != nil {
+			return // the client has closed it
+		}
+		<-time.After(5 * time.Millisecond)
+	}
 }
 
 // newCountedClient is newMemClient with a count of the connections.
