@@ -85,7 +85,7 @@ func TestFloodsAreBounded(t *testing.T) {
 }
 
 // residentKiB is the memory that a process has in use.
-func residentKiB(t *testing.T, pid int) int {
+func residentKiB(t testing.TB, pid int) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	require.NoError(t, err)

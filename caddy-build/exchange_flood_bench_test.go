@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -94,14 +93,4 @@ func BenchmarkFlood(b *testing.B) {
 		require.Less(b, float64(lines)/seconds, 1024.0)
 		require.GreaterOrEqual(b, float64(result[0]), 0.95*float64(result[1]))
 	}
-}
-
-func residentKiB(b *testing.B, pid int) int {
-	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	require.NoError(b, err)
-	_, after, _ := strings.Cut(string(text), "VmRSS:")
-	n, err := strconv.Atoi(strings.Fields(after)[0])
-	require.NoError(b, err)
-	return n
 }
