@@ -19,6 +19,7 @@ func serveStats(g gateway, w http.ResponseWriter, r *http.Request) error {
 		Logins:      make(map[string]int64),
 		Requests:    make(map[string]int64),
 		Revocations: make(map[string]int64),
+		APICalls:    make(map[string]int64),
 	}
 	if free, ok := g.sessions.Free(); ok {
 		view.Store.Free = &free
@@ -51,6 +52,9 @@ func serveStats(g gateway, w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, s := range samples(g.metrics.revocations) {
 		view.Revocations[s.labels["reason"]] = s.value
+	}
+	for _, s := range samples(g.metrics.api.calls) {
+		view.APICalls[s.labels["result"]] += s.value
 	}
 	return writeJSON(w, http.StatusOK, view)
 }

@@ -84,6 +84,7 @@ type App struct {
 	wechat  *wechat.Client
 	api     *wechat.API
 	payKeys map[string]payKeys // by appid
+	usesAPI atomic.Bool        // a site needs access_tokens
 	phones  singleflight.Group // exchanges for phone numbers
 	logins  *exchange
 	pushes  *usedCodes                       // the proofs of pushes that were delivered

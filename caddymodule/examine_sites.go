@@ -47,6 +47,7 @@ func (a *App) ExamineSites(ctx context.Context, running *adminapi.Stats) Finding
 		}
 	}
 	a.examineTraffic(&f, running)
+	a.examineAPI(ctx, &f)
 	return f
 }
 

@@ -134,6 +134,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := checkExpected(server, slices.Concat(h.tokens.Headers, h.identity.Names())); err != nil {
 		return err
 	}
+	if h.OpenData != nil && h.OpenData.Phone != "" {
+		h.app.usesAPI.Store(true)
+	}
 	return h.app.place(server, placement{gate: true})
 }
 

@@ -9,6 +9,25 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
 
+// The results of a call through wxgate_api.
+const (
+	APIResultErrcode      = "errcode" // WeChat answered with one
+	APIResultToken        = "token"   // WeChat refused every access_token
+	APIResultDenied       = "denied"
+	APIResultUnauthorized = "unauthorized"
+	APIResultBusy         = "busy"
+	APIResultTimeout      = "timeout"
+	APIResultBadReply     = "bad_reply"
+	APIResultCanceled     = "canceled"
+	APIResultOK           = resultOK
+)
+
+// APIResults are all of them.
+var APIResults = []string{
+	APIResultOK, APIResultErrcode, APIResultToken, APIResultDenied, APIResultUnauthorized,
+	APIResultBusy, APIResultTimeout, APIResultBadReply, APIResultCanceled,
+}
+
 // apiMetrics are the collectors of WeChat's server API.
 type apiMetrics struct {
 	calls        *prometheus.CounterVec
@@ -38,7 +57,7 @@ func newAPIMetrics() apiMetrics {
 			Name: "wxgate_access_token_fetches_total", Help: "Requests for an access_token by mini program, mode and result.",
 		}, []string{"appid", "mode", "result"}),
 		tokenEnds: &tokenEnds{
-			desc: prometheus.NewDesc("wxgate_access_token_expires_seconds", "Seconds until the access_token ends; negative after that.", []string{"appid"}, nil),
+			desc: prometheus.NewDesc("wxgate_access_token_expires_seconds", "Seconds until the access_token ends; 0 or less if there is none.", []string{"appid"}, nil),
 			ends: make(map[string]time.Time),
 		},
 	}
@@ -49,6 +68,12 @@ func (m *apiMetrics) collectors() []prometheus.Collector {
 }
 
 func (m *apiMetrics) declare(appID string) {
+	for _, result := range APIResults {
+		m.calls.WithLabelValues(appID, "other", result)
+	}
+	m.duration.WithLabelValues(appID)
+	m.openData.WithLabelValues(appID, "phone", resultOK)
+	m.tokenEnds.set(appID, time.Time{})
 	for _, mode := range wechat.TokenModes {
 		m.tokenFetches.WithLabelValues(appID, string(mode), resultOK)
 	}
@@ -84,10 +109,13 @@ type tokenEnds struct {
 	ends map[string]time.Time // by appid
 }
 
+// set notes a token's end. The zero time declares the series, and changes no other.
 func (e *tokenEnds) set(appID string, end time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.ends[appID] = end
+	if _, known := e.ends[appID]; !known || !end.IsZero() {
+		e.ends[appID] = end
+	}
 }
 
 // Describe implements prometheus.Collector.
@@ -98,6 +126,10 @@ func (e *tokenEnds) Collect(metrics chan<- prometheus.Metric) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for appID, end := range e.ends {
-		metrics <- prometheus.MustNewConstMetric(e.desc, prometheus.GaugeValue, time.Until(end).Seconds(), appID)
+		left := 0.0
+		if !end.IsZero() {
+			left = time.Until(end).Seconds()
+		}
+		metrics <- prometheus.MustNewConstMetric(e.desc, prometheus.GaugeValue, left, appID)
 	}
 }

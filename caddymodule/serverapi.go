@@ -197,6 +197,7 @@ type placement struct{ gate, openRelay bool }
 // asks its callers for no key. The error tells the operator that a gate is
 // there too: a public site must not get a relay by copying lines.
 func (a *App) PlaceRelay(server *caddyhttp.Server, open bool) error {
+	a.usesAPI.Store(true)
 	return a.place(server, placement{openRelay: open})
 }
 

@@ -77,6 +77,9 @@ func printStats(out io.Writer, stats adminapi.Stats) error {
 	printCounts(w, "logins, all", stats.Logins)
 	printCounts(w, "requests", stats.Requests)
 	printCounts(w, "revoked by", stats.Revocations)
+	if len(stats.APICalls) > 0 {
+		printCounts(w, "server API calls", stats.APICalls)
+	}
 	return w.Flush()
 }
 

@@ -107,7 +107,7 @@ func (h *Handler) checkReach(server *caddyhttp.Server) error {
 		case network.IsUnixNetwork():
 			continue
 		case isLoopback(network.Host):
-			h.logger.Warn("wxgate_api has no key: every program on this machine may call WeChat's API", zap.String("address", address))
+			h.logger.Warn("wxgate_api has no key: every program on this machine may call WeChat's API; give it a key, or bind a unix socket", zap.String("address", address))
 			continue
 		}
 		return fmt.Errorf("wxgate_api listens on %s, where everybody reaches it: add \"bind 127.0.0.1\" to the site, or give the callers a key: key <name> {env.WXGATE_API_KEY}", address)

@@ -151,24 +151,11 @@ type call struct {
 	sends   int
 }
 
-// The results of a call.
-const (
-	resultOK           = "ok"
-	resultErrcode      = "errcode" // WeChat answered with one
-	resultToken        = "token"   // WeChat refused every access_token
-	resultDenied       = "denied"
-	resultUnauthorized = "unauthorized"
-	resultBusy         = "busy"
-	resultTimeout      = "timeout"
-	resultBadReply     = "bad_reply"
-	resultCanceled     = "canceled"
-)
-
 const otherAPI = "other"
 
 // ServeHTTP answers a call.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	c := &call{ResponseWriter: w, Request: r, seqID: newSeqID(), api: otherAPI, result: resultOK}
+	c := &call{ResponseWriter: w, Request: r, seqID: newSeqID(), api: otherAPI, result: caddymodule.APIResultOK}
 	w.Header().Set("X-Openapi-Seqid", c.seqID)
 	done, start := h.app.MeasureAPICall(), time.Now()
 	// Deferred, because a reply that breaks off ends in a panic.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule"
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
@@ -89,17 +90,17 @@ func wechatRefusal(err *wechat.Error) *refusal {
 func (r *refusal) result() string {
 	switch r.name {
 	case "unauthorized", "forbidden", "token_expired", "wrong_key":
-		return resultUnauthorized
+		return caddymodule.APIResultUnauthorized
 	case "wechat_busy", "store_unavailable":
-		return resultBusy
+		return caddymodule.APIResultBusy
 	case "wechat_timeout":
-		return resultTimeout
+		return caddymodule.APIResultTimeout
 	case "wechat_bad_reply":
-		return resultBadReply
+		return caddymodule.APIResultBadReply
 	case "canceled":
-		return resultCanceled
+		return caddymodule.APIResultCanceled
 	}
-	return resultDenied
+	return caddymodule.APIResultDenied
 }
 
 func (r *refusal) write(w http.ResponseWriter) error {

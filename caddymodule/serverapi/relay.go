@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
 
@@ -40,9 +41,9 @@ func (h *Handler) relay(c *call, q query) error {
 		c.errcode = &reply.Errcode
 		switch {
 		case reply.RefusesToken():
-			c.result = resultToken
+			c.result = caddymodule.APIResultToken
 		case reply.Errcode != 0:
-			c.result = resultErrcode
+			c.result = caddymodule.APIResultErrcode
 		}
 	}
 	for name, values := range reply.Header {
@@ -53,9 +54,9 @@ func (h *Handler) relay(c *call, q query) error {
 	}
 	c.WriteHeader(reply.Status)
 	if _, err := io.Copy(c.ResponseWriter, reply.Body); err != nil {
-		c.result = resultBadReply
+		c.result = caddymodule.APIResultBadReply
 		if c.Context().Err() != nil {
-			c.result = resultCanceled
+			c.result = caddymodule.APIResultCanceled
 		}
 		panic(http.ErrAbortHandler) // a reply that breaks off must not look whole
 	}

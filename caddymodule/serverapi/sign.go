@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/wxgate/wxgate/caddymodule"
 	"github.com/wxgate/wxgate/caddymodule/internal/strictjson"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
@@ -201,7 +202,7 @@ func (h *Handler) signingKey(c *call, ask signRequest) (string, error) {
 		case reply.HasErrcode && reply.Errcode == codeNoSessionKey:
 			continue
 		}
-		c.result = resultErrcode
+		c.result = caddymodule.APIResultErrcode
 		c.WriteHeader(reply.Status)
 		_, _ = c.Write(body)
 		return "", nil

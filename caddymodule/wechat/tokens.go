@@ -177,6 +177,19 @@ func (t *Tokens) get(ctx context.Context, appID string) (string, *Error) {
 	}
 }
 
+// Try asks for a mini program's access_token once, keeps nothing, and returns
+// why WeChat gives none, as an *Error, or nil.
+func (t *Tokens) Try(ctx context.Context, appID string) error {
+	p := t.programs[appID]
+	if p == nil {
+		return &Error{Kind: BadRequest, Reason: "the mini program is unknown"}
+	}
+	if _, _, err := t.askBoth(ctx, p, false); err != nil {
+		return err
+	}
+	return nil
+}
+
 // Replace returns another access_token than the one that an API refused, and
 // false if there is none: it asks stable_token, and if that gives the refused
 // one again, with force_refresh.
@@ -258,10 +271,7 @@ func (t *Tokens) fetch(p *tokenProgram, mode TokenMode) string {
 	ctx, cancel := context.WithTimeout(context.Background(), tokenTimeout)
 	defer cancel()
 	start := time.Now()
-	value, life, err := t.ask(ctx, p, p.Secret, mode == TokenForced)
-	if err != nil && p.OldSecret != "" && (err.Errcode == errcodeInvalidSecret || err.Errcode == errcodeBadCredential) {
-		value, life, err = t.ask(ctx, p, p.OldSecret, mode == TokenForced)
-	}
+	value, life, err := t.askBoth(ctx, p, mode == TokenForced)
 	fetched := TokenFetch{AppID: p.AppID, Mode: mode, Lifetime: life, Err: err}
 
 	p.mu.Lock()
@@ -289,6 +299,15 @@ func (t *Tokens) fetch(p *tokenProgram, mode TokenMode) string {
 		t.report(fetched)
 	}
 	return value
+}
+
+// askBoth asks with the secret and, if WeChat answers that it is wrong, with the old one.
+func (t *Tokens) askBoth(ctx context.Context, p *tokenProgram, force bool) (string, time.Duration, *Error) {
+	value, life, err := t.ask(ctx, p, p.Secret, force)
+	if err != nil && p.OldSecret != "" && (err.Errcode == errcodeInvalidSecret || err.Errcode == errcodeBadCredential) {
+		return t.ask(ctx, p, p.OldSecret, force)
+	}
+	return value, life, err
 }
 
 // ask makes one request.

@@ -20,6 +20,7 @@ type Stats struct {
 	MiniPrograms []MiniProgramStats `json:"mini_programs"`
 	Requests     map[string]int64   `json:"requests"`    // by result
 	Revocations  map[string]int64   `json:"revocations"` // by reason
+	APICalls     map[string]int64   `json:"api_calls"`   // through wxgate_api, by result
 }
 
 // Build is what a binary was built from.
