@@ -99,17 +99,20 @@ func TestWarnsOfLogsThatShowTokens(t *testing.T) {
 		options, site, next string
 		warns               int
 	}{
-		"nothing configured":               {warns: 1},
-		"the format":                       {options: wxgateFormat},
+		"nothing configured":               {},
+		"an access log":                    {next: "log\n", warns: 1},
+		"an error route":                   {next: "handle_errors {\nrespond {err.status_code}\n}\n", warns: 1},
+		"an error route, the format":       {options: wxgateFormat, next: "handle_errors {\nrespond {err.status_code}\n}\n"},
+		"the format":                       {options: wxgateFormat, next: "log\n"},
 		"an access log without it":         {options: wxgateFormat, next: "log {\n\toutput stdout\n}\n", warns: 1},
 		"an access log with it":            {options: wxgateFormat, next: "log {\n\toutput stdout\n\tformat wxgate\n}\n"},
 		"the access log alone has it":      {next: wxgateFormat, warns: 1},
-		"a filter":                         {options: strings.ReplaceAll(filtered, "%s", "3rd_session")},
-		"a filter of another header":       {options: strings.ReplaceAll(filtered, "%s", "X-Session"), warns: 1},
-		"no headers at all":                {options: strings.ReplaceAll(filtered, ">%s", "")},
-		"two headers":                      {site: "token_from X-Session 3rd_session", warns: 2},
-		"Authorization, which Caddy hides": {site: "token_from bearer"},
-		"no log":                           {options: "log {\n\toutput discard\n}\n"},
+		"a filter":                         {options: strings.ReplaceAll(filtered, "%s", "3rd_session"), next: "log\n"},
+		"a filter of another header":       {options: strings.ReplaceAll(filtered, "%s", "X-Session"), next: "log\n", warns: 1},
+		"no headers at all":                {options: strings.ReplaceAll(filtered, ">%s", ""), next: "log\n"},
+		"two headers":                      {site: "token_from X-Session 3rd_session", next: "log\n", warns: 2},
+		"Authorization, which Caddy hides": {site: "token_from bearer", next: "log\n"},
+		"no log":                           {options: "log {\n\toutput discard\n}\n", next: "log\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := gatewaytest.New(t)
@@ -119,4 +122,37 @@ func TestWarnsOfLogsThatShowTokens(t *testing.T) {
 			require.Equal(t, tc.warns, strings.Count(out, "a log shows session tokens"), out)
 		})
 	}
+}
+
+// Without any log configured, Caddy writes errors with the request's headers as
+// they came in; the gate answers errors before Caddy does.
+func TestErrorsAreLoggedWithoutTokens(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Next: "rewrite /old /new\nreverse_proxy $UPSTREAM"})
+	token := g.Login("alice").Token
+	g.Upstream.Handle(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	for _, line := range []string{gatewaytest.Token(token), "Authorization: Bearer " + token} {
+		resp := g.Get("/old?a=1", line, "X-OpenID: forged")
+		require.Equal(t, http.StatusBadGateway, resp.Status)
+		require.Empty(t, resp.Body, "as Caddy answers")
+	}
+	g.Stop()
+	lines := logLines(t, g, "http.log.error")
+	require.Len(t, lines, 2)
+	for _, line := range lines {
+		require.Equal(t, "error", line["level"])
+		require.EqualValues(t, http.StatusBadGateway, line["status"])
+		require.NotEmpty(t, line["err_id"])
+		require.Equal(t, "/old?a=1", line["request"].(map[string]any)["uri"])
+	}
+	require.NotContains(t, g.Output(), token)
+	require.NotContains(t, g.Output(), g.OpenID("alice"))
+}
+
+// An error route still gets the error.
+func TestErrorRoutesGetErrorsBehindTheGate(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{Next: "reverse_proxy $UPSTREAM\nhandle_errors {\nrespond \"sorry {err.status_code}\" 502\n}"})
+	token := g.Login("alice").Token
+	g.Upstream.Handle(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	require.Equal(t, "sorry 502", g.Get("/orders", gatewaytest.Token(token)).Body)
+	require.NotContains(t, g.Output(), token)
 }

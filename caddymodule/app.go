@@ -99,6 +99,7 @@ type App struct {
 	outage  outage
 
 	tokenHeaders []string // of all sites, canonical
+	shownHeaders []string // those of them that a log shows
 	// routesChecked is checkRoutes, run once.
 	routesChecked func() error
 

@@ -72,7 +72,7 @@ func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	h.leaveVerdict(r, verdict{session: s, token: token})
-	return h.open.serve(u, r, next)
+	return h.answerError(u, r, h.open.serve(u, r, next))
 }
 
 // identify writes the identity headers of a session.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -84,6 +85,9 @@ type Handler struct {
 
 	varyValue string // tokens.Vary in one line
 
+	errorLog      *zap.Logger // Caddy's
+	errorsHandled func() bool // by an error route
+
 	// Set when the routes are checked.
 	followed bool // another gate may stand behind this one
 	follows  bool // another gate may stand in front of this one
@@ -125,12 +129,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.tokens = identity.NewTokens(h.TokenFrom, h.ForwardToken)
 	h.varyValue = strings.Join(h.tokens.Vary, ", ")
-	h.app.warnTokensLogged(ctx, h.tokens.Headers)
 	h.identity = identity.NewHeaders(h.Inject, h.tokens.Headers)
 	h.open = newOpenRequests(time.Duration(h.Recheck), h.app)
 
 	// A header that Caddy would drop is found here and not by the first user.
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	h.errorLog = ctx.Logger(new(caddyhttp.App)).Named("log.error")
+	h.errorsHandled = sync.OnceValue(func() bool { return handlesErrors(server) })
+	h.warnTokensLogged(ctx, server)
 	if err := checkExpected(server, slices.Concat(h.tokens.Headers, h.identity.Names())); err != nil {
 		return err
 	}

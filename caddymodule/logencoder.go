@@ -231,20 +231,24 @@ func isTokenChar(c byte) bool {
 }
 
 // warnTokensLogged registers the headers that carry a site's tokens, and warns
-// of a log that would show one: also without an access log, Caddy logs the
-// headers of a request that ends in an error such as 502.
-func (a *App) warnTokensLogged(ctx caddy.Context, headers []string) {
+// of a log that would show one: Caddy writes the request's headers into access
+// logs and, for what an error route has handled, into the log of errors. All
+// other errors are in answerError's hands.
+func (h *Handler) warnTokensLogged(ctx caddy.Context, server *caddyhttp.Server) {
 	httpLog := ctx.Logger(new(caddyhttp.App))
-	for _, header := range headers {
-		if slices.Contains(a.tokenHeaders, header) {
-			continue // by another site
+	for _, header := range h.tokens.Headers {
+		if !slices.Contains(h.app.tokenHeaders, header) {
+			h.app.tokenHeaders = append(h.app.tokenHeaders, header)
 		}
-		a.tokenHeaders = append(a.tokenHeaders, header)
+		if server == nil || server.Logs == nil && server.Errors == nil || slices.Contains(h.app.shownHeaders, header) {
+			continue
+		}
 		shown := false
 		// With has every log encode the field, and none write a line.
 		httpLog.With(zap.Object("request", tokenProbe{header, &shown}))
 		if shown {
-			a.logger.Warn("a log shows session tokens, and anyone who reads it can act as the user: write log { format wxgate }, also in the global options",
+			h.app.shownHeaders = append(h.app.shownHeaders, header)
+			h.app.logger.Warn("a log shows session tokens, and anyone who reads it can act as the user: write log { format wxgate }, also in the global options",
 				zap.String("header", header))
 		}
 	}
