@@ -156,10 +156,12 @@ func (*verdict) String() string { return "" }
 
 // leaveVerdict leaves the verdict of a request for a gate behind this one.
 func (h *Handler) leaveVerdict(r *http.Request, v verdict) {
-	if h.followed {
-		v.gate, v.outer = h, h.outerVerdict(r)
-		caddyhttp.SetVar(r.Context(), verdictVar, &v)
+	if !h.followed {
+		return
 	}
+	kept := v // on the heap only here
+	kept.gate, kept.outer = h, h.outerVerdict(r)
+	caddyhttp.SetVar(r.Context(), verdictVar, &kept)
 }
 
 // outerVerdict returns the verdict of the gate in front of this one, or nil.
