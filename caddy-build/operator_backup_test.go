@@ -57,7 +57,7 @@ func TestBackupWhileLoginsRunIsRestoredElsewhere(t *testing.T) {
 
 	t.Run("stdout", func(t *testing.T) {
 		out := operate(t, g, "backup", "-o", "-", "--address", g.Admin).require(t, 0)
-		require.Contains(t, out.stdout, "wxgate records")
+		require.Contains(t, out.stdout, "wxgate backup")
 		require.NotContains(t, out.stdout, g.OpenID("user 0 of 0"), "the copy is sealed")
 	})
 	t.Run("into a pipe", func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestBackupWhileLoginsRunIsRestoredElsewhere(t *testing.T) {
 		reader, err := os.OpenFile(pipe, os.O_RDWR, 0) // opening waits for nobody so
 		require.NoError(t, err)
 		defer reader.Close()
-		begin := make([]byte, len("wxgate records"))
+		begin := make([]byte, len("wxgate backup"))
 		received := make(chan error, 1)
 		go func() {
 			_, err := io.ReadFull(reader, begin)
@@ -75,7 +75,7 @@ func TestBackupWhileLoginsRunIsRestoredElsewhere(t *testing.T) {
 		}()
 		require.Empty(t, operate(t, g, "backup", "-o", pipe, "--address", g.Admin).require(t, 0).stdout)
 		require.NoError(t, <-received)
-		require.Equal(t, "wxgate records", string(begin))
+		require.Equal(t, "wxgate backup", string(begin))
 		info, err := os.Stat(pipe)
 		require.NoError(t, err)
 		require.Equal(t, fs.ModeNamedPipe, info.Mode().Type(), "the pipe is still one")
@@ -87,7 +87,7 @@ func TestBackupWhileLoginsRunIsRestoredElsewhere(t *testing.T) {
 		operate(t, g, "backup", "-o", link, "--address", g.Admin).require(t, 0)
 		written, err := os.ReadFile(target)
 		require.NoError(t, err)
-		require.Contains(t, string(written), "wxgate records")
+		require.Contains(t, string(written), "wxgate backup")
 		info, err := os.Lstat(link)
 		require.NoError(t, err)
 		require.Equal(t, fs.ModeSymlink, info.Mode().Type(), "the link is still one")
