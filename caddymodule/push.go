@@ -1,14 +1,12 @@
 package caddymodule
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -199,12 +197,9 @@ func (h *Handler) rewritePush(r *http.Request, p *Push, push wechat.Push) {
 		contentType = "text/xml"
 	}
 	r.Header.Set("Content-Type", contentType)
-	r.Header.Set("Content-Length", strconv.Itoa(len(push.Message)))
+	setBody(r, push.Message)
 	r.Header[identity.HeaderPush] = []string{pushVerified}
 	r.Header[identity.HeaderPushAppID] = []string{p.AppID}
-	r.Body = io.NopCloser(bytes.NewReader(push.Message))
-	r.ContentLength = int64(len(push.Message))
-	r.TransferEncoding = nil
 	r.URL.RawQuery = ""
 }
 

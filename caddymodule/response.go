@@ -210,13 +210,16 @@ func isDigits(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(c rune) bool { return c < '0' || c > '9' })
 }
 
-// varyByToken tells caches that the response depends on who asks.
+// varyByToken makes the response depend on the token for caches. It is one line,
+// because nginx before 1.23 looks at the last line only.
 func (h *Handler) varyByToken(header http.Header) {
+	fields := slices.Clone(header["Vary"])
 	for _, name := range h.tokens.Vary {
-		if !varies(header["Vary"], name) {
-			header["Vary"] = append(slices.Clip(header["Vary"]), name)
+		if !varies(fields, name) {
+			fields = append(fields, name)
 		}
 	}
+	header["Vary"] = []string{strings.Join(fields, ", ")}
 }
 
 func varies(values []string, name string) bool {

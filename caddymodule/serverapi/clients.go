@@ -50,8 +50,8 @@ func parsePrefix(text string) (netip.Prefix, error) {
 }
 
 // proxyHeaders are set by proxies. Behind one, loopback means the whole world.
-// Origin is set by browsers, which reach loopback for any page that they show.
-var proxyHeaders = []string{"X-Forwarded-For", "Forwarded", "Via", "X-Real-Ip", "Origin"}
+// Origin and Sec-Fetch-Site are set by browsers, which reach loopback for any page that they show.
+var proxyHeaders = []string{"X-Forwarded-For", "Forwarded", "Via", "X-Real-Ip", "Origin", "Sec-Fetch-Site"}
 
 // check refuses connections from elsewhere. proven is true if every caller must
 // prove who it is in another way.

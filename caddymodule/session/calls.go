@@ -145,6 +145,7 @@ type reader struct {
 	calls  calls
 	keys   []string
 	values [][]byte
+	epoch  uint32
 }
 
 // readAhead returns a reader of the keys. If the store is no MultiGetter, they
@@ -160,7 +161,7 @@ func (c calls) readAhead(ctx context.Context, keys ...string) (reader, error) {
 	if err != nil {
 		return reader{}, fmt.Errorf("reading session store: %w", err)
 	}
-	return reader{c, keys, values}, nil
+	return reader{calls: c, keys: keys, values: values}, nil
 }
 
 // get returns the value under key, or ErrNotFound.

@@ -47,6 +47,9 @@ func (m *Manager) currentMeta(ctx context.Context, c *cache, from reader, now in
 	found := &knownMeta{read: now}
 	if c != nil {
 		found.epoch = c.epoch.Load()
+		if len(from.keys) > 0 {
+			found.epoch = from.epoch
+		}
 	}
 	value, err := from.get(ctx, metaKey)
 	switch {

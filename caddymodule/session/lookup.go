@@ -44,6 +44,9 @@ func (m *Manager) Use(ctx context.Context, s *Session) error {
 // again finds a session that was found before.
 func (m *Manager) again(ctx context.Context, s *Session, now int64) (*Session, error) {
 	found, err := m.find(ctx, s.hash, now)
+	if err == nil {
+		s.used(found.seen.Load())
+	}
 	if err != nil {
 		if expired := m.expired(s, now); expired != nil {
 			return nil, expired
@@ -127,6 +130,7 @@ func (m *Manager) read(ctx context.Context, c *cache, h hash, stale *Session, no
 		return nil, err
 	}
 
+	from.epoch = at.epoch // from before the values were read
 	record, old, err := m.readSession(ctx, from, h)
 	if err != nil {
 		if stale != nil || len(from.keys) > 0 {

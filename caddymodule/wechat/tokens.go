@@ -134,7 +134,8 @@ func (t *Tokens) share(old *Tokens) {
 		return
 	}
 	for appID, p := range t.programs {
-		if before := old.programs[appID]; before != nil {
+		// A new secret is tried at once, and not after the pause of the wrong one.
+		if before := old.programs[appID]; before != nil && before.MiniProgram == p.MiniProgram {
 			p.accessToken = before.accessToken
 		}
 	}

@@ -1,0 +1,55 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddymodule/session"
+)
+
+// hooked calls after once, when several records were read.
+type hooked struct {
+	watched
+	after func()
+}
+
+func (h *hooked) GetMany(ctx context.Context, keys ...string) (values [][]byte, err error) {
+	for _, key := range keys {
+		value, err := h.Store.Get(ctx, key)
+		if err != nil && !errors.Is(err, session.ErrNotFound) {
+			return nil, err
+		}
+		values = append(values, value)
+	}
+	if f := h.after; f != nil {
+		h.after = nil
+		f()
+	}
+	return values, nil
+}
+
+// A revocation between the reading of several records and the look at the cache's
+// epoch must not be hidden by what was read before.
+func TestRevokeAllDuringAReadAhead(t *testing.T) {
+	store := openStore(t)
+	h := &hooked{watched: watched{between(store)}}
+	f := manage(t, h)
+	token := f.login("oAlice")
+	f.lives(token, "oAlice")
+	for key := range dump(t, store, "session:") {
+		v, err := store.Get(t.Context(), key)
+		require.NoError(t, err)
+		require.NoError(t, store.Put(t.Context(), key, v, 0)) // as a renewal does: the next look-up reads
+	}
+	h.after = func() { require.NoError(t, f.RevokeAll(t.Context(), "")) }
+	_, _ = f.Lookup(t.Context(), token) // began before the revocation
+	_, err := f.Lookup(t.Context(), token)
+	require.ErrorIs(t, err, session.ErrInvalid, "RevokeAll has returned")
+	created, err := f.Create(t.Context(), session.Login{AppID: appID, OpenID: "oBob", SessionKey: "x"})
+	require.NoError(t, err)
+	_, err = f.Lookup(t.Context(), created.Token)
+	require.NoError(t, err)
+}
