@@ -96,7 +96,7 @@ func TestDemoAsPrinted(t *testing.T) {
 	require.Len(t, received.Headers["X-Openid"], 1)
 	require.NotContains(t, answers[2], token)
 
-	// "401, and the upstream sees nothing", "204", "401, the token is dead"
+	// "401, and the upstream receives no request", "204", "401, the token is dead"
 	for i, want := range map[int][2]string{
 		3: {"HTTP/1.1 401 ", `"missing_session"`}, 4: {"HTTP/1.1 204 ", ""}, 5: {"HTTP/1.1 401 ", `"invalid_session"`},
 	} {

@@ -433,6 +433,9 @@ func TestDoctorAsksTheStoreOfTheRunningGateway(t *testing.T) {
 	out := operate(t, g, "check").require(t, 1)
 	require.Contains(t, out.stdout, "FAULT    gateway: runs, but cannot work: ")
 	require.NotContains(t, out.stdout, "its store answers")
+	stats := operate(t, g, "stats", "--address", g.Admin).require(t, 4)
+	require.Contains(t, stats.stderr, "the session store does not answer: ")
+	require.Contains(t, stats.stdout, "logins", "the gateway has its figures without the store")
 }
 
 // withoutTimes takes out what differs from run to run.

@@ -199,6 +199,7 @@ func TestCommandsTellScriptsWhatHappened(t *testing.T) {
 		want string
 	}{
 		"no command":             {nil, 0, "Available Commands"},
+		"version":                {[]string{"version"}, 0, "wxgate "},
 		"unknown command":        {[]string{"revok", "x"}, 2, "unknown command"},
 		"unknown flag":           {[]string{"stats", "--verbose"}, 2, "unknown flag"},
 		"argument missing":       {[]string{"user"}, 2, "usage: caddy wxgate user <openid or unionid>"},

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -21,7 +22,7 @@ func init() {
 
 // AdminAPI serves the routes under /wxgate/ of Caddy's admin endpoint. It keeps
 // no state: each request asks for the App of the configuration that runs then.
-// Whoever reaches the admin endpoint may use it, as he may /config.
+// Any client of the admin endpoint may use it, as it may use /config.
 //
 //	GET    /wxgate/stats
 //	GET    /wxgate/users?unionid=…
@@ -113,7 +114,7 @@ func matchRoute(pattern string, r *http.Request) bool {
 	return true
 }
 
-// errNoGateway says that the running configuration has no gateway.
+// errNoGateway is returned when the running configuration has no gateway.
 var errNoGateway = errors.New("no wxgate runs: it is not in the configuration, or the configuration has not started yet")
 
 // runningApp returns the App of the configuration that runs now.
@@ -146,8 +147,8 @@ func withApp(handler func(gateway, http.ResponseWriter, *http.Request) error) ca
 	}
 }
 
-// apiError gives an error its status. What it does not know is trouble with the
-// store.
+// apiError gives an error its status. An error that it does not know is trouble
+// with the store.
 func apiError(err error) error {
 	if err == nil {
 		return nil
@@ -217,6 +218,45 @@ func adminClientIP(r *http.Request) string {
 		return ""
 	}
 	return host
+}
+
+// serveBackup streams a consistent copy of the store.
+func serveBackup(g gateway, w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	out := &countingWriter{w: w, deadline: http.NewResponseController(w).SetWriteDeadline}
+	err := g.sessions.Backup(r.Context(), out)
+	if out.failed {
+		err = context.Canceled // the client has gone; the store is well
+	}
+	g.recordAction(r, "backup", err, zap.Int64("bytes", out.n))
+	if err != nil && out.n > 0 {
+		// The status has been sent. A connection that breaks off shows the
+		// client that its copy is not complete.
+		panic(http.ErrAbortHandler)
+	}
+	if err != nil {
+		w.Header().Del("Content-Type")
+	}
+	return err
+}
+
+// countingWriter counts what went through it, and notes if it could not. Its
+// deadline lets a store that closes give up on a client that does not read.
+type countingWriter struct {
+	w        io.Writer
+	n        int64
+	failed   bool
+	deadline func(time.Time) error
+}
+
+func (c *countingWriter) SetWriteDeadline(t time.Time) error { return c.deadline(t) }
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	c.failed = c.failed || err != nil
+	return n, err
 }
 
 // Interface guards

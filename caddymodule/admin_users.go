@@ -10,7 +10,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
 
-// namedUser reads whom the path names. A mini program that is no longer declared
+// namedUser returns the user whom the path names. A mini program that is no longer declared
 // may still have sessions to revoke, so only the form is judged.
 func namedUser(r *http.Request) (appID, openID string, err error) {
 	appID, openID = r.PathValue("appid"), r.PathValue("openid")

@@ -64,7 +64,7 @@ const askTimeout = 5 * time.Second
 
 // Examine examines what an App that was provisioned and does not run needs:
 // WeChat, the mini programs' standing there, the encryption key and the store.
-// running is the gateway that runs, or nil: what it has open is not opened.
+// running is the gateway that runs, or nil: a store that it has open is not opened.
 func (a *App) Examine(ctx context.Context, running *adminapi.Stats) Findings {
 	var f Findings
 	reachable := a.examineWeChat(ctx, &f)
@@ -84,7 +84,7 @@ func (a *App) Examine(ctx context.Context, running *adminapi.Stats) Findings {
 	return f
 }
 
-// examineWeChat asks WeChat's host for nothing, without any secret. Its answer
+// examineWeChat sends WeChat's host a request without any secret. Its answer
 // also has the time.
 func (a *App) examineWeChat(ctx context.Context, f *Findings) bool {
 	transport := &http.Transport{DisableKeepAlives: true}

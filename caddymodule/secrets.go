@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/files"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
 
@@ -223,7 +224,7 @@ func makeKeyFile(path string) ([]byte, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("making the directory of the encryption key file: %w", err)
 	}
-	err := WriteFile(path, false, func(f *os.File) error {
+	err := files.Write(path, false, func(f *os.File) error {
 		_, err := f.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
 		return err
 	})

@@ -21,7 +21,7 @@ import (
 type StoreModule interface {
 	caddy.Module
 
-	// StoreName says what Open opens, such as a directory. Configurations
+	// StoreName names what Open opens, such as a directory. Configurations
 	// with the same name share one open store, so that a reload does not
 	// close it. It holds no secret.
 	StoreName() string
@@ -33,7 +33,7 @@ type StoreModule interface {
 // Optional abilities of a StoreModule.
 type (
 	// A StoreTitler has another title for people than StoreName, which may
-	// hold what tells two stores apart.
+	// distinguish stores by a hash.
 	StoreTitler interface {
 		StoreTitle() string
 	}
@@ -76,7 +76,7 @@ type SharedByNodes interface {
 }
 
 // Existing is implemented by store modules that can tell, without opening it,
-// that their store is there already. A key file is then never made anew.
+// that their store is there already. A new key file is then never made.
 type Existing interface {
 	StoreExists() bool
 }

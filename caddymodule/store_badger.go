@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/dustin/go-humanize"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/files"
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
 	"github.com/wxgate/wxgate/caddymodule/session/storekit"
@@ -149,7 +150,7 @@ func (b *BadgerStore) ExamineStore(f *Findings, inUse bool) (open bool) {
 		f.Fault(subject, err.Error(), "give the gateway's user access to the directory, or name another; if it has, run this command as that user")
 	case !info.IsDir():
 		f.Fault(subject, "it is not a directory", "name another: store badger <dir>")
-	case !OwnedByUs(info):
+	case !files.OwnedByUs(info):
 		f.Warn(subject, "it belongs to another user, so it is not opened: files that this user makes in it could keep the gateway from starting",
 			"run this command as the gateway's user: sudo -u wxgate caddy wxgate check …")
 	case !writable(b.Dir):

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/wxgate/wxgate/caddymodule"
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
+	"github.com/wxgate/wxgate/caddymodule/internal/files"
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
 )
 
@@ -68,7 +68,7 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 		return backupInto(cmd, client, path)
 	}
 	var size int64
-	err = caddymodule.WriteFile(path, true, func(f *os.File) (err error) {
+	err = files.Write(path, true, func(f *os.File) (err error) {
 		size, err = receiveBackup(cmd.Context(), client, f)
 		return err
 	})
@@ -80,7 +80,7 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 }
 
 // backupInto writes a backup into what is no file, such as a pipe: a new file
-// must not take its place. It says nothing, for that may be /dev/stdout.
+// must not take its place. It prints nothing, because that may be /dev/stdout.
 func backupInto(cmd *cobra.Command, client *adminapi.Client, output string) error {
 	f, err := os.OpenFile(output, os.O_WRONLY, 0)
 	if err != nil {
@@ -117,7 +117,7 @@ func followLinks(path string) (string, error) {
 	}
 	for part := absolute; part != filepath.Dir(part); part = filepath.Dir(part) {
 		info, err := os.Lstat(part)
-		if err == nil && info.Mode().Type() == fs.ModeSymlink && !caddymodule.OwnedByUs(info) && !caddymodule.OwnedByRoot(info) {
+		if err == nil && info.Mode().Type() == fs.ModeSymlink && !files.OwnedByUs(info) && !files.OwnedByRoot(info) {
 			return "", usageError{fmt.Errorf("%s is another user's symbolic link; name the file itself", part)}
 		}
 	}

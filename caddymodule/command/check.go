@@ -78,8 +78,8 @@ type checkup struct {
 	logFile string          // what provisioning logs
 }
 
-// examine looks at everything. Its error means that there was nothing to look
-// at; what is wrong with what there was is a finding.
+// examine examines the configuration. Its error means that there is none; faults
+// of the configuration are findings.
 func (c *checkup) examine(ctx context.Context) error {
 	if err := loadEnvFiles(c.cmd); err != nil {
 		return err
@@ -138,7 +138,7 @@ func (c *checkup) provision(apps ...string) (caddy.Context, error) {
 	return ctx, err
 }
 
-// examineApp provisions the app, and lets it examine what it needs if whole.
+// examineApp provisions the app. If whole, the app examines what it needs.
 func (c *checkup) examineApp(ctx context.Context, whole bool) {
 	provisioned, err := c.provision("wxgate")
 	if err != nil {

@@ -151,7 +151,7 @@ func (c *checkup) examinePlaceholders() (all bool) {
 }
 
 // logging has the logs of the configuration, so that provisioning finds those
-// that show tokens, and one for what it warns of. They write to temporary files.
+// that show tokens, and one for its warnings. They write to temporary files.
 func (c *checkup) logging() *caddy.Logging {
 	logging := &caddy.Logging{Logs: map[string]*caddy.CustomLog{caddy.DefaultLoggerName: new(caddy.CustomLog)}}
 	if c.config.Logging != nil {
@@ -174,7 +174,7 @@ func (c *checkup) logging() *caddy.Logging {
 	return logging
 }
 
-// addLogged makes findings of what the gateway's modules warned of while they
+// addLogged makes findings of the warnings of the gateway's modules while they
 // were provisioned and the store was opened.
 func (c *checkup) addLogged() {
 	text, err := os.ReadFile(c.logFile)

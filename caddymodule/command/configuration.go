@@ -76,8 +76,8 @@ func adapterOf(file, adapter string) string {
 }
 
 // configuredAdmin returns the address of the admin endpoint in a configuration
-// file, of which it needs nothing else: what is wrong with the rest, such as a
-// variable that only the gateway has, does not matter here.
+// file. It needs no other part of the file, so a variable that only the gateway
+// has does not matter here.
 func configuredAdmin(file, adapter string) (string, error) {
 	var listen string
 	if adapterOf(file, adapter) == "caddyfile" {

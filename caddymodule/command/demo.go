@@ -24,11 +24,11 @@ func demoCommand() *cobra.Command {
 		Use:   "demo [--listen 127.0.0.1:8080] [--dir <directory>]",
 		Short: "Runs gateway, sandbox WeChat and an echo upstream on loopback",
 		Long: `
-Runs the gateway with a sandbox that plays WeChat and an upstream that echoes
-what it received, all in this process and on loopback, and prints the curl lines
+Runs the gateway with a sandbox that plays WeChat and an upstream that echoes each
+request, all in this process and on loopback, and prints the curl lines
 to try. Sessions are kept in a temporary directory, or in the one that is given.
 
-It is a sandbox: whoever reaches it can log in as anyone.`,
+It is a sandbox: every client that reaches it can log in as anyone.`,
 		Args: arguments(0),
 		RunE: run(runDemo),
 	}
@@ -141,7 +141,7 @@ func writeJSON(w http.ResponseWriter, value any) {
 	_ = json.NewEncoder(w).Encode(value)
 }
 
-// demoUser is whom the sandbox takes the visitor for.
+// demoUser returns the user that the sandbox logs in.
 func demoUser(r *http.Request) string {
 	if user := r.URL.Query().Get("user"); user != "" {
 		return user
@@ -149,7 +149,7 @@ func demoUser(r *http.Request) string {
 	return "alice"
 }
 
-// echo is an upstream that answers with what it received.
+// echo is an upstream that answers with the request that it received.
 func echo(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	if err != nil {
@@ -164,7 +164,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 
 // printDemo writes the steps to try. Each line is run by a test.
 func printDemo(w io.Writer, base string) {
-	fmt.Fprint(w, strings.ReplaceAll(`wxgate demo: a sandbox, not for real users. Whoever reaches it can log in as anyone.
+	fmt.Fprint(w, strings.ReplaceAll(`wxgate demo: a sandbox, not for real users. Every client that reaches it can log in as anyone.
 wxgate 演示：这是沙箱，不要给真实用户使用。能访问它的人可以用任意身份登录。
 
 Open BASE/ in a browser, or go through it with curl:
@@ -178,7 +178,7 @@ TOKEN=$(curl -s BASE/login -H 'Content-Type: application/json' -d "{\"code\":\"$
 # 3. Call with the token: the upstream receives X-OpenID and no token
 curl -s BASE/orders -H "3rd_session: $TOKEN"
 
-# 4. Call without it: 401, and the upstream sees nothing
+# 4. Call without it: 401, and the upstream receives no request
 curl -s -i -w '\n' BASE/orders
 
 # 5. Log out: 204

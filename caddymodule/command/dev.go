@@ -163,7 +163,7 @@ var anyCode = regexp.MustCompile(`^[A-Za-z0-9._~+/=-]{1,128}$`)
 const maxLoginBody = 8 << 10
 
 // takeAnyCode puts a fresh code of the sandbox in place of the code of each
-// login. The user is the one whom the code names. Everything else is as the
+// login. The code names the user. Everything else is as the
 // client sent it, so that mistakes are answered as by the real gateway.
 func (s *sandbox) takeAnyCode(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

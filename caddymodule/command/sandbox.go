@@ -43,6 +43,7 @@ type sandbox struct {
 	API      string   // where wxgate_api listens; empty: nowhere
 	WeChat   net.Addr // of the fake WeChat
 	Dir      string   // of the sockets of the gateway, wxgate_api and the admin endpoint
+	Data     string   // Caddy's data directory
 
 	PushToken, PushKey string // of the path /wechat/push
 
@@ -68,6 +69,7 @@ func (s *sandbox) start(dir string) error {
 	if err := os.Setenv("XDG_DATA_HOME", dir); err != nil {
 		return fmt.Errorf("choosing the directory: %w", err)
 	}
+	s.Data = caddy.AppDataDir()
 	s.Dir, s.Secret, s.PushToken, s.PushKey = tmp, sandboxSecret, sandboxPushToken, sandboxPushKey
 	s.wechat = fakewechat.New(fakewechat.Config{MiniPrograms: map[string]string{s.AppID: s.Secret}, OpenPlatform: true})
 	if s.WeChat, err = serveLoopback(s.wechat); err != nil {
@@ -89,6 +91,7 @@ var sandboxCaddyfile = template.Must(template.New("sandbox").Parse(`{
 	admin "unix/{{.Dir}}/admin.sock"
 	persist_config off
 	auto_https off
+	storage file_system "{{.Data}}"
 	log {
 		level ERROR
 		exclude wxgate
@@ -149,7 +152,7 @@ func (s *sandbox) over(socket string) *http.Transport {
 	}}
 }
 
-// listenLocally listens where a flag says. It refuses addresses that others
+// listenLocally listens at the address of a flag. It refuses addresses that others
 // could reach, but for those of a private network if lan.
 func listenLocally(cmd *cobra.Command, flag string, lan bool) (net.Listener, error) {
 	listen, _ := cmd.Flags().GetString(flag)

@@ -108,8 +108,8 @@ func userCommand() *cobra.Command {
 		Use:   "user <openid or unionid> [--appid <appid>] [--json] [--address <admin endpoint>]",
 		Short: "Shows the live sessions of a user",
 		Long: `
-Shows the live sessions of a user, oldest first. A session's id names it, in logs
-and for revoke, and opens nothing. In logs a hash stands for the openid; it is shown,
+Shows the live sessions of a user, oldest first. A session's id names it in logs
+and for revoke; it is no token. In logs a hash stands for the openid; it is shown,
 too. If the gateway serves one mini program, --appid is not needed. An openid that
 begins with a dash is written last, behind --.
 
@@ -161,7 +161,7 @@ func runUser(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// findUser returns the route of the user whom the command names.
+// findUser returns the route of the user that the command names.
 func findUser(cmd *cobra.Command, openID string) (*adminapi.Client, string, error) {
 	if openID == "" {
 		return nil, "", usageError{errors.New("the openid is empty")}

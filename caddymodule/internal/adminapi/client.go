@@ -37,7 +37,7 @@ func (e Error) Error() string { return e.Message }
 type Client struct {
 	address string // as the operator wrote it
 	base    string // what comes before the path
-	origin  string // what the header Origin says where it must be there; empty for a unix socket
+	origin  string // the header Origin where Caddy demands one; empty for a unix socket
 	http    *http.Client
 }
 

@@ -1,5 +1,5 @@
-// Package adminapi is the admin API under /wxgate/ as both of its ends see it:
-// what it answers, and a client for it.
+// Package adminapi is the admin API under /wxgate/ as both of its ends use it:
+// the answers, and a client.
 package adminapi
 
 import (

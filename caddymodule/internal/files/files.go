@@ -1,4 +1,5 @@
-package caddymodule
+// Package files writes files at once, and reports to whom they belong.
+package files
 
 import (
 	"errors"
@@ -7,12 +8,12 @@ import (
 	"path/filepath"
 )
 
-// WriteFile makes a file that appears under its name only when write has
+// Write makes a file that appears under its name only when write has
 // succeeded and the disk has it, so that a crash leaves the former file, none or
 // the whole new one. Only its owner can read it, whatever the umask. A file of
 // that name is replaced, or else it is an error that wraps fs.ErrExist: of two
 // processes that make the same file, one wins.
-func WriteFile(path string, replace bool, write func(*os.File) error) error {
+func Write(path string, replace bool, write func(*os.File) error) error {
 	dir := filepath.Dir(path)
 	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
 	if err != nil {
