@@ -136,6 +136,36 @@ func TestRefusalsDoNotWaitForTheBody(t *testing.T) {
 	g.RequireIdentity(t, g.OpenID("alice"), token)
 }
 
+// The client cannot tell why there is no session; the log at level debug can.
+func TestReasonsOfRefusals(t *testing.T) {
+	cfg := gatewaytest.Config{
+		Options: "debug",
+		App:     "miniprogram " + gatewaytest.OtherAppID + " {env.WX_OTHER_SECRET}",
+		Site:    "token_from 3rd_session X-Other bearer\n}\nwxgate /other/* {\nminiprograms " + gatewaytest.OtherAppID,
+	}
+	g := gatewaytest.Start(t, cfg)
+	token := g.LoginTo(gatewaytest.AppID, "alice").Token
+	idle, old := g.LoginTo(gatewaytest.AppID, "bob").Token, g.LoginTo(gatewaytest.AppID, "carol").Token
+
+	refused := func(reason, path string, lines ...string) {
+		t.Helper()
+		require.Equal(t, http.StatusUnauthorized, g.Get(path, lines...).Status, reason)
+		g.Eventually(func() bool { return strings.Contains(g.Output(), `"reason":"`+reason+`"`) }, reason)
+	}
+	refused("missing", "/")
+	refused("malformed", "/", gatewaytest.Token("undefined"))
+	refused("unknown", "/", gatewaytest.Token(strings.Repeat("A", 43)))
+	refused("two_tokens", "/", gatewaytest.Token(token), "X-Other: "+idle)
+	refused("other_app", "/other/x", gatewaytest.Token(token))
+	for option, reason := range map[string]string{"idle_timeout": "idle", "lifetime": "lifetime"} {
+		shorter := cfg
+		shorter.App += "\nsession {\n" + option + " 1ms\n}"
+		out, err := g.Reload(shorter)
+		require.NoError(t, err, out)
+		refused(reason, "/", gatewaytest.Token(map[string]string{"idle": idle, "lifetime": old}[reason]))
+	}
+}
+
 func TestAlmostTheLoginPath(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	for path, hint := range map[string]bool{"//login": true, "/login/": true, "/./login": true, "/Login": true, "/logins": false, "/": false} {

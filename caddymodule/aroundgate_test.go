@@ -3,6 +3,7 @@ package caddymodule_test
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -706,4 +707,23 @@ func TestNothingGoesAroundTheGateInJSON(t *testing.T) {
 			require.NotEmpty(t, configFaults(t, []byte(config)))
 		})
 	}
+}
+
+// Caddy starts apps in no order, so that requests may come before the App has
+// started, and refused its configuration.
+func TestUnstartedConfigurationLetsNothingThrough(t *testing.T) {
+	setEnv(t)
+	config, err := adapt([]byte(globals("") + "http://a.test {\nwxgate /api/* {\npublic /api/*\n}\nrespond \"behind\"\n}\nhttp://b.test {\nreverse_proxy 127.0.0.1:1\n}"))
+	require.NoError(t, err)
+	var cfg caddy.Config
+	require.NoError(t, json.Unmarshal(config, &cfg))
+	ctx, err := caddy.ProvisionContext(&cfg)
+	require.NoError(t, err)
+	app, err := ctx.App("http")
+	require.NoError(t, err)
+	r := httptest.NewRequest(http.MethodGet, "http://a.test/api/x", nil)
+	w := httptest.NewRecorder()
+	app.(*caddyhttp.App).Servers["srv0"].ServeHTTP(w, r)
+	require.Equal(t, http.StatusServiceUnavailable, w.Code, "its login path is kept out")
+	require.NotContains(t, w.Body.String(), "behind")
 }
