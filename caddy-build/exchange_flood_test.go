@@ -84,21 +84,21 @@ func TestLoginRateChargesWhatIsSentToWeChat(t *testing.T) {
 		require.NotEmpty(t, resp.Header.Get("Retry-After"))
 	}
 	// A call that is not made is not charged: the breaker is open here.
-	g.Login("bob")
-	_, err := g.Reload(gatewaytest.Config{App: "login_rate 6 1h"})
+	_, err := g.Reload(gatewaytest.Config{App: "login_rate 6 1h\nminiprogram " + gatewaytest.OtherAppID + " {env.WX_OTHER_SECRET}"})
 	require.NoError(t, err)
 	g.WeChat.Script(fakewechat.Script{Status: 502, Calls: -1})
-	for i := range 5 {
-		require.Equal(t, http.StatusBadGateway, g.Post("/login", fmt.Sprintf(`{"code":"outage%d"}`, i)).Status)
+	login := func(appID, code string) int {
+		return g.Post("/login", `{"code":"`+code+`","appid":"`+appID+`"}`).Status
 	}
 	for i := range 5 {
-		require.Equal(t, http.StatusServiceUnavailable, g.Post("/login", fmt.Sprintf(`{"code":"open%d"}`, i)).Status)
+		require.Equal(t, http.StatusBadGateway, login(gatewaytest.AppID, fmt.Sprint("outage", i)))
+	}
+	for i := range 5 {
+		require.Equal(t, http.StatusServiceUnavailable, login(gatewaytest.AppID, fmt.Sprint("open", i)))
 	}
 	g.WeChat.Reset()
-	g.Eventually(func() bool {
-		return g.Post("/login", `{"code":"`+g.WeChat.IssueCode(gatewaytest.AppID, "carol")+`"}`).Status == http.StatusOK
-	}, "the sixth login is sent")
-	require.Equal(t, http.StatusTooManyRequests, g.Post("/login", `{"code":"seventh"}`).Status)
+	g.LoginTo(gatewaytest.OtherAppID, "carol")
+	require.Equal(t, http.StatusTooManyRequests, login(gatewaytest.OtherAppID, "seventh"))
 	require.Zero(t, g.WeChat.CallsWith("seventh"))
 }
 
