@@ -692,6 +692,11 @@ func TestNothingGoesAroundTheGateInJSON(t *testing.T) {
 		"a gate in the errors alone":           {`{"handle": [{"handler": "subroute", "routes": [{"handle": [` + proxy + `]}], "errors": {"routes": [{"handle": [{"handler": "wxgate"}, ` + proxy + `]}]}}]}`, true},
 		"a group of which one has a gate": {`{"group": "g", "match": [{"path": ["/a*"]}], "handle": [{"handler": "vars"}]},
 			{"group": "g", "handle": [{"handler": "wxgate"}]}, {"handle": [` + proxy + `]}`, true},
+		"a group of which another route may be taken": {`{"group": "g", "match": [{"path": ["/api/a*"]}], "handle": [{"handler": "vars"}]},
+			{"group": "g", "match": [{"path": ["/api/*"]}], "handle": [{"handler": "wxgate", "login": "/api/login", "logout": "/api/logout"}]},
+			{"match": [{"path": ["/api/*"]}], "handle": [` + proxy + `]}`, true},
+		"a group of which none but this may be taken": {`{"group": "g", "match": [{"path": ["/api/*"]}], "handle": [{"handler": "wxgate", "login": "/api/login", "logout": "/api/logout"}]},
+			{"match": [{"path": ["/api/*"]}], "handle": [` + proxy + `]}`, false},
 		"a named route that invokes itself": {gated + `, {"handle": [{"handler": "invoke", "name": "loop"}]}`, false},
 		"one matcher set of two":            {`{"match": [{"path": ["/*"]}], "handle": [{"handler": "wxgate"}]}, {"match": [{"path": ["/*"]}, {"method": ["GET"]}], "handle": [` + proxy + `]}`, true},
 	} {
