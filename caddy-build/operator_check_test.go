@@ -226,8 +226,8 @@ func TestDoctorNamesFaultAndFix(t *testing.T) {
 			change: []string{"reverse_proxy", "log {\noutput stdout\n}\nreverse_proxy"},
 			status: doubtful, want: []string{"a log shows session tokens", "3rd_session", "format wxgate"},
 		},
-		"a log of errors that shows tokens": {
-			change: []string{"request>headers>3rd_session delete", "request>headers>Other delete"},
+		"a log of the errors of error routes that shows tokens": {
+			change: []string{"request>headers>3rd_session delete", "request>headers>Other delete", "reverse_proxy $UPSTREAM", "reverse_proxy $UPSTREAM\nhandle_errors {\nrespond sorry\n}"},
 			status: doubtful, want: []string{"a log shows session tokens", "3rd_session", "format wxgate"},
 		},
 		"a health check that names a host": {
@@ -360,7 +360,11 @@ func TestDoctorBlamesNoGatewayForTheShell(t *testing.T) {
 	g := gatewaytest.New(t)
 	keyFile := filepath.Join(g.Dir, "key")
 	require.NoError(t, os.WriteFile(keyFile, []byte(someKey), 0o600))
-	g.Run(gatewaytest.Config{Whole: strings.Replace(healthy, "wechat_api", "encryption_key {file.$DIR/key}\nwechat_api", 1)})
+	push := "public /static/*\n\t\tpush /push " + gatewaytest.AppID + " {env.PUSH_TOKEN} {env.PUSH_KEY}"
+	g.Run(gatewaytest.Config{
+		Whole: strings.NewReplacer("wechat_api", "encryption_key {file.$DIR/key}\nwechat_api", "public /static/*", push).Replace(healthy),
+		Env:   []string{"PUSH_TOKEN=sandbox", "PUSH_KEY=0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"},
+	})
 	require.NoError(t, os.Remove(keyFile))
 	check := g.Command("wxgate", "check")
 	check.Env = append(check.Env, "WX_SECRET=")
@@ -369,6 +373,27 @@ func TestDoctorBlamesNoGatewayForTheShell(t *testing.T) {
 	require.Contains(t, out.stdout, "{env.WX_SECRET} is not set here")
 	require.Contains(t, out.stdout, "{file."+keyFile+"} cannot be read here")
 	require.Contains(t, out.stdout, "the upstream "+g.Upstream.Addr+" answers", "the rest is examined")
+
+	check = g.Command("wxgate", "check")
+	check.Env = append(check.Env, "WX_SECRET=", "PUSH_TOKEN=", "PUSH_KEY=")
+	out = finish(t, check).require(t, 0)
+	require.Contains(t, out.stdout, "WARNING  site: could not be examined here: ")
+}
+
+// TestDoctorAsAnotherUser has another default data directory than the gateway.
+func TestDoctorAsAnotherUser(t *testing.T) {
+	g := gatewaytest.New(t)
+	g.Run(gatewaytest.Config{Whole: healthy})
+	other := gatewaytest.New(t)
+	check := g.Command("wxgate", "check")
+	check.Env = append(check.Env, "XDG_DATA_HOME="+other.Dir)
+	out := finish(t, check).require(t, 0)
+	require.Contains(t, out.stdout, "No problems found.")
+	writeKeyFile(t, other, otherKey, 0o600)
+	check = g.Command("wxgate", "check")
+	check.Env = append(check.Env, "XDG_DATA_HOME="+other.Dir+"/data")
+	out = finish(t, check).require(t, 0)
+	require.Contains(t, out.stdout, "may run as another user")
 }
 
 // TestDoctorComparesWithTheRunningGateway changes the configuration of a gateway

@@ -167,23 +167,3 @@ func TestWhyAnActionFailed(t *testing.T) {
 		require.Equal(t, "canceled", line["result"])
 	})
 }
-
-// TestDoctorIsRightAboutLogsOfErrors shows why the doctor asks for a filter even
-// where there is no access log.
-func TestDoctorIsRightAboutLogsOfErrors(t *testing.T) {
-	for name, tc := range map[string]struct {
-		options string
-		shown   bool
-	}{
-		"as it comes": {"", true},
-		"filtered":    {"log {\nformat filter {\nrequest>headers>3rd_session delete\nwrap json\n}\n}", false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			g := gatewaytest.Start(t, gatewaytest.Config{Options: tc.options, Next: "reverse_proxy 127.0.0.1:1"})
-			token := g.Login("alice").Token
-			require.Equal(t, http.StatusBadGateway, g.Get("/", gatewaytest.Token(token)).Status)
-			g.Eventually(func() bool { return strings.Contains(g.Output(), `"http.log.error"`) }, "Caddy logs the error")
-			require.Equal(t, tc.shown, strings.Contains(g.Output(), token))
-		})
-	}
-}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
@@ -226,6 +228,10 @@ func (a *App) examineKeys(f *Findings, running *adminapi.Stats) [][]byte {
 		}
 		ExamineSecretFile(f, subject, a.keyFile)
 	}
+	if running != nil && running.KeyID != "" && a.keyFile != "" && session.KeyID(keys[0]) != running.KeyID {
+		f.Warn(subject, where+" is not the key of the running gateway, which may run as another user and have its own", "run this command as the gateway's user: sudo -u wxgate caddy wxgate check …")
+		return nil
+	}
 	if running != nil && running.KeyID != "" && !slices.ContainsFunc(keys, func(key []byte) bool { return session.KeyID(key) == running.KeyID }) {
 		f.Fault(subject, where+" is not the key of the running gateway: after a restart no session could be opened", "restore the earlier key, or put it behind the new one: encryption_key NEW OLD")
 		return nil
@@ -267,6 +273,11 @@ func (a *App) examineStore(ctx context.Context, f *Findings, running *adminapi.S
 	title := StoreTitle(a.module)
 	subject := "store " + title
 	inUse := running != nil && running.Store.Name == title
+	// The default directory is that of the user, who may be another one here.
+	if data := caddy.AppDataDir(); running != nil && !inUse && strings.Contains(title, data) {
+		f.OK(subject, "not examined: the running gateway has the default directory of its own user, %s", running.Store.Name)
+		return
+	}
 	if running != nil && !inUse {
 		f.Warn(subject, "the running gateway keeps its sessions in another store, "+running.Store.Name+": with this configuration its users log in again", "copy them first: caddy wxgate migrate")
 	}

@@ -106,6 +106,8 @@ func (c *checkup) examineRunning(ctx context.Context) {
 
 var secretPlaceholder = regexp.MustCompile(`\{(env|file)\.[^{}"]+\}`)
 
+const fixEnvironment = "give this command the gateway's environment with --envfile, and run it as the gateway's user"
+
 // standIn is the variable whose value stands for secrets that are not known
 // here: it has the form of any of them.
 const standIn = "WXGATE_CHECK_STAND_IN"
@@ -139,7 +141,7 @@ func (c *checkup) examinePlaceholders() (all bool) {
 		app = strings.ReplaceAll(app, placeholder, "{env."+standIn+"}")
 		if c.running != nil {
 			c.Warn("secrets", placeholder+" "+problem+" here, so WeChat, the key and the store were not examined; the running gateway was given it",
-				"give this command the gateway's environment with --envfile, and run it as the gateway's user")
+				fixEnvironment)
 			continue
 		}
 		c.Fault("secrets", placeholder+" "+problem,
