@@ -163,16 +163,19 @@ func shellcheck(t *testing.T, script string) {
 func checkCommand(t *testing.T, words []string) {
 	t.Helper()
 	line := strings.Join(words, " ")
-	if _, command, found := strings.Cut(line, "caddy wxgate "); found {
-		checkFlags(t, append([]string{"wxgate"}, strings.Fields(command)...))
-	} else if _, command, found = strings.Cut(line, "go run ./caddy-build "); found {
-		checkFlags(t, strings.Fields(command))
-	} else if len(words) > 1 && words[0] == "caddy" {
+	_, wxgate, isWxgate := strings.Cut(line, "caddy wxgate ")
+	_, goRun, isGoRun := strings.Cut(line, "go run ./caddy-build ")
+	switch {
+	case isWxgate:
+		checkFlags(t, append([]string{"wxgate"}, strings.Fields(wxgate)...))
+	case isGoRun:
+		checkFlags(t, strings.Fields(goRun))
+	case len(words) > 1 && words[0] == "caddy":
 		checkFlags(t, words[1:])
-	} else if len(words) > 1 && words[0] == "make" {
+	case len(words) > 1 && words[0] == "make":
 		out, err := gatewaytest.Command(t, "make", append([]string{"--dry-run", "--directory", gatewaytest.Root()}, words[1:]...)...).CombinedOutput()
 		require.NoError(t, err, string(out))
-	} else if len(words) > 2 && words[0] == "xcaddy" {
+	case len(words) > 2 && words[0] == "xcaddy":
 		require.Contains(t, readFile(t, "go.mod"), "caddyserver/caddy/v2 "+words[2]+"\n")
 	}
 	for _, word := range words {

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -30,8 +31,8 @@ func beside(cfg gatewaytest.Config, answer string) gatewaytest.Config {
 // requireOther asserts what the other site answers.
 func requireOther(t *testing.T, g *gatewaytest.Gateway, answer string) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) {
-		return net.Dial("unix", g.Expand("$DIR/other.sock"))
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", g.Expand("$DIR/other.sock"))
 	}}}
 	resp, err := gatewaytest.ReadResponse(client.Get("http://other/"))
 	require.NoError(t, err)

@@ -187,12 +187,15 @@ func parseLoginJSON(body []byte) (loginRequest, error) {
 	}
 	member := func(name string) (*string, error) {
 		text, found, err := object.Text(name)
+		if errors.Is(err, strictjson.ErrNotString) && string(object.Get(name)) == "null" {
+			found, err = false, nil
+		}
 		switch {
 		case errors.Is(err, strictjson.ErrRepeated):
 			return nil, errLoginTwice
-		case err != nil && string(object.Get(name)) != "null":
+		case err != nil:
 			return nil, errNotLoginJSON
-		case err != nil || !found:
+		case !found:
 			return nil, nil
 		}
 		return &text, nil

@@ -81,10 +81,9 @@ func (m *apiMetrics) declare(appID string) {
 
 func (m *metrics) tokenFetched(f wechat.TokenFetch) {
 	result := resultOK
-	switch {
-	case f.Err == nil:
+	if f.Err == nil {
 		m.api.tokenEnds.set(f.AppID, time.Now().Add(f.Lifetime))
-	default:
+	} else {
 		result = string(f.Err.Kind)
 	}
 	m.api.tokenFetches.WithLabelValues(f.AppID, string(f.Mode), result).Inc()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -58,7 +59,7 @@ func FuzzOpenDataRequest(f *testing.F) {
 		require.NoError(t, err)
 		iv, _ := base64.StdEncoding.DecodeString(data.IV)
 		encrypted, _ := base64.StdEncoding.DecodeString(data.EncryptedData)
-		both := append(iv, encrypted...)
+		both := slices.Concat(iv, encrypted)
 		for i := range min(len(change), len(both)) {
 			both[i] ^= change[i]
 		}

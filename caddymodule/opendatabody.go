@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -62,7 +63,7 @@ func peekObject(w http.ResponseWriter, r *http.Request) (body []byte, whole bool
 		body, err = io.ReadAll(io.LimitReader(buffered, maxOpenDataBody+1))
 		rest = io.MultiReader(bytes.NewReader(body), buffered)
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, false, badRequest("the body could not be read")
 	}
 	_ = control.SetReadDeadline(time.Time{})

@@ -89,13 +89,15 @@ func demoPages(s *sandbox) http.Handler {
 	mux.HandleFunc("POST /sandbox/api", func(w http.ResponseWriter, r *http.Request) {
 		content := fmt.Sprintf(`{"openid":%q,"scene":2,"version":2,"content":"hello"}`, s.wechat.OpenID(s.AppID, demoUser(r)))
 		client := http.Client{Transport: s.over("api.sock"), Timeout: demoTimeout}
-		pass(w)(client.Post("http://api.weixin.qq.com/wxa/msg_sec_check", "application/json", strings.NewReader(content)))
+		resp, err := client.Post("http://api.weixin.qq.com/wxa/msg_sec_check", "application/json", strings.NewReader(content))
+		pass(w, resp, err)
 	})
 	mux.HandleFunc("POST /sandbox/push", func(w http.ResponseWriter, _ *http.Request) {
 		push := fakewechat.PushConfig{AppID: s.AppID, Token: s.PushToken, EncodingAESKey: s.PushKey}
 		query, body := push.Seal(`{"ToUserName":"gh_sandbox","MsgType":"event","Event":"xpay_goods_deliver_notify","OutTradeNo":"42"}`, time.Now())
 		client := http.Client{Transport: s.over("gateway.sock"), Timeout: demoTimeout}
-		pass(w)(client.Post("http://127.0.0.1/wechat/push?"+query.Encode(), "application/json", strings.NewReader(body)))
+		resp, err := client.Post("http://127.0.0.1/wechat/push?"+query.Encode(), "application/json", strings.NewReader(body))
+		pass(w, resp, err)
 	})
 	mux.HandleFunc("POST /sandbox/revoke", func(w http.ResponseWriter, r *http.Request) {
 		admin, err := adminapi.New("unix/" + filepath.Join(s.Dir, "admin.sock"))
@@ -103,7 +105,8 @@ func demoPages(s *sandbox) http.Handler {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		pass(w)(admin.Do(r.Context(), http.MethodDelete, adminapi.UserPath(s.AppID, s.wechat.OpenID(s.AppID, demoUser(r)))))
+		resp, err := admin.Do(r.Context(), http.MethodDelete, adminapi.UserPath(s.AppID, s.wechat.OpenID(s.AppID, demoUser(r))))
+		pass(w, resp, err)
 	})
 	mux.HandleFunc("GET /sandbox/stats", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, map[string]int{"calls": len(s.wechat.Calls())})
@@ -122,18 +125,16 @@ func demoPages(s *sandbox) http.Handler {
 // demoTimeout bounds a call that the page asks for.
 const demoTimeout = 10 * time.Second
 
-// pass returns a function that sends an answer on.
-func pass(w http.ResponseWriter) func(*http.Response, error) {
-	return func(resp *http.Response, err error) {
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		defer resp.Body.Close()
-		w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
-		w.WriteHeader(resp.StatusCode)
-		_, _ = io.Copy(w, resp.Body)
+// pass sends an answer on.
+func pass(w http.ResponseWriter, resp *http.Response, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
 	}
+	defer resp.Body.Close()
+	w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+	w.WriteHeader(resp.StatusCode)
+	_, _ = io.Copy(w, resp.Body)
 }
 
 func writeJSON(w http.ResponseWriter, value any) {

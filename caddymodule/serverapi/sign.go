@@ -133,7 +133,7 @@ func (h *Handler) serveSign(c *call, q query, tokenApp string) error {
 	if err != nil {
 		return &wechat.BodyError{Err: err}
 	}
-	object, err := strictjson.ParseStrict([]byte(body))
+	object, err := strictjson.ParseStrict(body)
 	if err != nil || json.Unmarshal(body, &ask) != nil || object.Get("data") == nil {
 		return badSign(`the body is {"openid":"…","data":"<signData>"}, perhaps with appid, env and check`)
 	}

@@ -19,7 +19,7 @@ func (c calls) get(ctx context.Context, key string) ([]byte, error) {
 	started := c.start()
 	value, err := c.store.Get(ctx, key)
 	c.finish(ctx, "get", started, err)
-	if err != nil && err != ErrNotFound {
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, fmt.Errorf("reading session store: %w", err)
 	}
 	return value, err

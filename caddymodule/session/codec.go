@@ -38,13 +38,6 @@ func (r *fieldReader) next(n int) []byte {
 	return field
 }
 
-func (r *fieldReader) uint8() uint8 {
-	if b := r.next(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
 func (r *fieldReader) uint16() uint16 {
 	if b := r.next(2); b != nil {
 		return binary.BigEndian.Uint16(b)

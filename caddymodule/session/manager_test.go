@@ -134,11 +134,11 @@ func TestUserKey(t *testing.T) {
 
 	keys, err := f.UserKey(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
-	require.Equal(t, []session.SessionKey{{Key: "second", Received: second}, {Key: "first", Received: first}}, keys)
+	require.Equal(t, []session.UserKey{{Key: "second", Received: second}, {Key: "first", Received: first}}, keys)
 	f.clock.Advance(5 * time.Minute)
 	keys, err = f.UserKey(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
-	require.Equal(t, []session.SessionKey{{Key: "second", Received: second}}, keys)
+	require.Equal(t, []session.UserKey{{Key: "second", Received: second}}, keys)
 
 	f.clock.Advance(time.Hour)
 	none("idle")

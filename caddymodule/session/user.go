@@ -99,8 +99,8 @@ func (m *Manager) liveSession(ctx context.Context, user *userRecord, h hash) (*S
 	return s, nil
 }
 
-// A SessionKey is WeChat's key for a user's open data and signatures.
-type SessionKey struct {
+// A UserKey is WeChat's key for a user's open data and signatures.
+type UserKey struct {
 	Key      string // base64
 	Received time.Time
 }
@@ -124,7 +124,7 @@ func (m *Manager) SessionKeys(ctx context.Context, s *Session) (keys []string, e
 
 // UserKey returns WeChat's session_keys of a user, which are those of
 // SessionKeys, while the user has a live session. The error is ErrNoSessionKey if the user has no live session or no key is known.
-func (m *Manager) UserKey(ctx context.Context, appID, openID string) ([]SessionKey, error) {
+func (m *Manager) UserKey(ctx context.Context, appID, openID string) ([]UserKey, error) {
 	record, err := m.readUser(ctx, reader{calls: m.calls}, hashUser(appID, openID))
 	if errors.Is(err, ErrInvalid) {
 		return nil, ErrNoSessionKey
@@ -145,10 +145,10 @@ func (m *Manager) UserKey(ctx context.Context, appID, openID string) ([]SessionK
 }
 
 // keysOf returns the session_keys of a user, newest first.
-func (m *Manager) keysOf(user *userRecord) (keys []SessionKey) {
+func (m *Manager) keysOf(user *userRecord) (keys []UserKey) {
 	for _, k := range []sealedKey{user.key, user.previous} {
 		if len(k.value) > 0 {
-			keys = append(keys, SessionKey{string(k.value), time.Unix(0, k.received).UTC()})
+			keys = append(keys, UserKey{string(k.value), time.Unix(0, k.received).UTC()})
 		}
 	}
 	if len(keys) > 1 && m.now()-user.key.received >= int64(previousKeyLimit) {

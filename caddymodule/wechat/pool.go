@@ -203,7 +203,7 @@ func (c *poolConn) watch() {
 // isSilent reads, and reports whether nothing came until the deadline.
 func (c *poolConn) isSilent() bool {
 	var one [1]byte
-	_, err := c.Conn.Read(one[:])
+	_, err := c.Read(one[:])
 	return err != nil && isTimeout(err)
 }
 

@@ -211,7 +211,7 @@ func encryptedElement(body []byte) (string, error) {
 	depth, found, inside := 0, 0, false
 	for {
 		tok, err := dec.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -157,8 +157,10 @@ function createClient(options) {
     });
   }
 
+  const request = method('request');
+
   return {
-    request: method('request'),
+    request,
     uploadFile: method('uploadFile'),
     downloadFile: method('downloadFile'),
 
@@ -171,6 +173,10 @@ function createClient(options) {
         return sessions.get().then((session) => openSocket(
           platform.connectSocket, withToken(prepared, config.tokenHeader, session.token)));
       });
+    },
+
+    phone(code, path, data) {
+      return request({ url: path, method: 'POST', data: Object.assign({}, data, { phoneCode: code }) });
     },
 
     login(how) {

@@ -180,7 +180,7 @@ func refusalOf(err error) error {
 	}
 	for cause, cure := range cures {
 		if strings.Contains(err.Error(), cause.Error()) {
-			return fmt.Errorf("%w; %s (%v)", cause, cure, err)
+			return fmt.Errorf("%w; %s (%w)", cause, cure, err)
 		}
 	}
 	return nil

@@ -153,7 +153,8 @@ func (s *Server) quota(string, Call, url.Values) (string, []byte) {
 }
 
 // signer returns the session_key that signed data for a user, or a fault.
-func (s *Server) signer(appID, openID, data string, query url.Values) (acc account, key string, fault *reply) {
+func (s *Server) signer(appID, openID, data string, query url.Values) (acc account, fault *reply) {
+	var key string
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for known, valid := range s.sessionKeys {
@@ -168,9 +169,9 @@ func (s *Server) signer(appID, openID, data string, query url.Values) (acc accou
 	case !hmac.Equal([]byte(hexHMAC(key, data)), []byte(query.Get("signature"))):
 		rep = s.fault(87009, "invalid signature")
 	default:
-		return acc, key, nil
+		return acc, nil
 	}
-	return acc, "", &rep
+	return acc, &rep
 }
 
 // stateProof judges a GET that is signed over nothing.
@@ -179,7 +180,7 @@ func (s *Server) stateProof(appID string, query url.Values) (account, *reply) {
 		rep := s.fault(87008, "invalid sig_method")
 		return account{}, &rep
 	}
-	acc, _, fault := s.signer(appID, query.Get("openid"), "", query)
+	acc, fault := s.signer(appID, query.Get("openid"), "", query)
 	return acc, fault
 }
 
@@ -221,7 +222,7 @@ func (s *Server) balance(appID string, call Call, query url.Values) (string, []b
 	if !hmac.Equal([]byte(paySig), []byte(query.Get("pay_sig"))) {
 		return s.refuse(90010, "invalid pay_sig")
 	}
-	if _, _, fault := s.signer(appID, stringMember(call.Body, "openid"), string(call.Body), query); fault != nil {
+	if _, fault := s.signer(appID, stringMember(call.Body, "openid"), string(call.Body), query); fault != nil {
 		return jsonUTF8, fault.bytes()
 	}
 	return okay(object{"balance": 100, "present_balance": 0, "sum_save": 100})
