@@ -105,7 +105,7 @@ func TestPlaceholdersAndCachesOfAUser(t *testing.T) {
 	w, behind = call(t, g, request("GET", "/public/x"))
 	require.Empty(t, behind.user)
 	require.Empty(t, w.Header().Get("Cache-Control"), "what is public may be cached")
-	require.Equal(t, []string{"3rd_session", "Authorization"}, w.Header()["Vary"])
+	require.Equal(t, []string{"3rd_session, Authorization"}, w.Header()["Vary"])
 }
 
 // What the handlers behind return goes on to Caddy, and the answer that Caddy
