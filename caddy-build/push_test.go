@@ -160,6 +160,47 @@ func TestPushIsDeliveredOnce(t *testing.T) {
 	}
 }
 
+// TestPushPassesTwoGates: the inner gate keeps what the outer one has verified,
+// and lets nothing else in by that.
+func TestPushPassesTwoGates(t *testing.T) {
+	cfg := pushSite
+	cfg.Whole = `{
+		admin $ADMIN
+		auto_https off
+		servers {
+			expected_underscore_headers 3rd_session
+		}
+		wxgate {
+			miniprogram ` + gatewaytest.AppID + ` {env.WX_SECRET}
+			wechat_api $WECHAT
+		}
+	}
+	http://$LISTEN {
+		route {
+			wxgate {
+				push /wechat/push ` + gatewaytest.AppID + ` {env.PUSH_TOKEN} {env.PUSH_AES_KEY}
+			}
+			wxgate {
+				inject appid X-AppID
+			}
+			reverse_proxy $UPSTREAM
+		}
+	}`
+	g := gatewaytest.Start(t, cfg)
+	status, _, err := safePush.Push(g.URL+"/wechat/push", pushed)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, status)
+	received := g.Upstream.Take()
+	require.Len(t, received, 1)
+	require.Equal(t, []string{"verified"}, received[0].Lines("X-WX-Push"))
+	require.Equal(t, pushed, string(received[0].Body))
+	require.Empty(t, received[0].Lines("X-AppID"))
+
+	require.Equal(t, http.StatusForbidden, g.Post("/wechat/push", pushed, "X-WX-Push: verified").Status)
+	require.Equal(t, http.StatusUnauthorized, g.Post("/orders", pushed, "X-WX-Push: verified").Status)
+	require.Empty(t, g.Upstream.Take())
+}
+
 // TestPushMarksAreTheGateways: whatever the path, a client cannot bring them.
 func TestPushMarksAreTheGateways(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: "public /pub/*"})

@@ -142,7 +142,8 @@ func setNoUser(repl *caddy.Replacer) {
 // gate further on, or in the error routes, keeps it.
 type verdict struct {
 	gate    *Handler
-	session *session.Session // nil: it passed on a public path
+	session *session.Session // nil: it passed on a public path, or is pushed
+	pushed  bool             // it is a verified message of WeChat's
 	token   string
 	err     error // why there is no session
 	outer   *verdict

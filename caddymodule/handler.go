@@ -264,6 +264,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		r.Header[identity.HeaderClientAddress] = []string{clientIP(r)}
 	}
 
+	if outer := h.outerVerdict(r); outer != nil && outer.pushed && !isError(r) {
+		h.leaveVerdict(r, verdict{pushed: true, err: errMissingSession})
+		return next.ServeHTTP(w, r)
+	}
+
 	if !identity.AllowedMethod(r) {
 		return h.fail(w, r, errMethod)
 	}

@@ -185,6 +185,7 @@ func (h *Handler) acceptPush(w http.ResponseWriter, r *http.Request, next caddyh
 		}
 	}()
 	h.rewritePush(r, p, push)
+	h.leaveVerdict(r, verdict{pushed: true, err: errMissingSession})
 	return pushVerified, next.ServeHTTP(delivered, r)
 }
 
