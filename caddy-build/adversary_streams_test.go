@@ -437,7 +437,7 @@ func (s userStream) requireEnd(t *testing.T, upstream *streams) {
 	ends(t, "the upstream's stream", gone)
 }
 
-// A store that is slow, but answers, leaves no stream of many open for ever.
+// A store that is slow, but answers, leaves no stream of many open forever.
 func TestStreamsEndWithASlowStore(t *testing.T) {
 	proxy := redistest.StartProxy(t, redistest.Start(t).Addr)
 	g := gatewaytest.Start(t, gatewaytest.Config{

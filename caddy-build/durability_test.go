@@ -393,7 +393,7 @@ func TestKeyRotation(t *testing.T) {
 	for _, keys := range []string{newKey + " " + someKey, newKey} {
 		out, err := g.Reload(gatewaytest.Config{App: "encryption_key " + keys})
 		require.NoError(t, err, out)
-		// What was opened with the old key is sealed anew, so that the next
+		// What was opened with the old key is sealed again, so that the next
 		// configuration can leave it out.
 		require.Equal(t, http.StatusOK, g.Get("/", gatewaytest.Token(token)).Status)
 		g.RequireIdentity(t, g.OpenID("alice"), token)

@@ -240,7 +240,7 @@ func TestRevokeInARedisOutage(t *testing.T) {
 	g.Upstream.Take()
 }
 
-// What no waiting mends is an error that names the option.
+// What waiting does not fix is an error that names the option.
 func TestRedisOptionsThatDoNotFit(t *testing.T) {
 	plain := redistest.Start(t, "requirepass redis-canary", "databases 2")
 	encrypted, _ := redistest.StartTLS(t)

@@ -68,8 +68,8 @@ type App struct {
 	// Keys of 32 bytes, in base64, that seal every record of the store. The
 	// first seals, all of them open; so `new old` rotates. Default: a key file
 	// in Caddy's data directory, made on the first start (badger only; with
-	// redis all nodes share the key, so it must be given). Whoever loses the
-	// key loses all sessions.
+	// redis all nodes share the key, so it must be given). A lost key
+	// is the loss of all sessions.
 	EncryptionKeys []string `json:"encryption_key,omitempty"`
 
 	// How long sessions last.
@@ -300,7 +300,7 @@ func (a *App) check() error {
 }
 
 // minDuration is the least that a duration may be. Nobody means less, but in JSON
-// a number is nanoseconds, and whoever writes 60 means a minute.
+// a number is nanoseconds, and a bare 60 is meant to be a minute.
 const minDuration = time.Millisecond
 
 func checkDuration(d caddy.Duration) error {

@@ -29,7 +29,7 @@ func TestACodeIsClaimedOnceWhileItLives(t *testing.T) {
 
 // A code that did not reach WeChat may come again, and then counts from there:
 // what is left of the claim that was given up must not cut the new one short.
-func TestAReleasedCodeIsClaimedAnewForItsWholeTime(t *testing.T) {
+func TestAReleasedCodeIsClaimedAgainForItsWholeTime(t *testing.T) {
 	codes, pass := codesAt(t)
 	code := hashCode("wx0123456789abcdef", "code")
 	require.True(t, codes.claim(code))

@@ -54,8 +54,8 @@ type Handler struct {
 	// others are refused. Default: all
 	MiniPrograms []string `json:"miniprograms,omitempty"`
 
-	// Whether the upstream receives the token too. Whoever has the token is
-	// the user, so leave it off unless the upstream needs it. Default: off
+	// Whether the upstream receives the token too. The token is as
+	// good as a login, so leave it off unless the upstream needs it. Default: off
 	ForwardToken bool `json:"forward_token,omitempty"`
 
 	// How soon an open WebSocket or stream ends after its session did.

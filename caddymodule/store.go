@@ -99,7 +99,7 @@ var stores = caddy.NewUsagePool()
 // openTimeout bounds the start of a store, which may have to replay its log.
 const openTimeout = 60 * time.Second
 
-// errNotOpen says that this configuration has ended, or not begun.
+// errNotOpen is returned when this configuration has ended, or not begun.
 var errNotOpen = errors.New("the session store is not open")
 
 // sharedStore is an open store in the pool.

@@ -187,7 +187,7 @@ func (u *userResponse) hijacked(conn net.Conn) {
 }
 
 // end breaks a request off, if it is still under way. What is written later
-// fails by the mark; whoever waits is woken: deadlines that have passed end
+// fails by the mark; a waiting read or write is woken: deadlines that have passed end
 // reads and writes, and for HTTP/1.1 and HTTP/2 they cancel the request. Each
 // look ends it again, in case a deadline was moved at that very moment.
 //

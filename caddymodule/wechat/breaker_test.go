@@ -80,7 +80,7 @@ func TestWhatOpensTheBreaker(t *testing.T) {
 	}
 }
 
-func TestASuccessStartsTheBreakersCountAnew(t *testing.T) {
+func TestASuccessResetsTheBreakersCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, fake := newMemClient(t, nil)
 		for range 3 {

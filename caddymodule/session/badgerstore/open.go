@@ -48,7 +48,7 @@ func (s *Store) badgerOptions() badger.Options {
 		WithChecksumVerificationMode(options.NoVerification).
 		WithMetricsEnabled(false)
 	// A compaction builds up to a dozen tables in memory: with a million
-	// sessions 230 MiB at the most, and 295 MiB with Badger's default of 2.
+	// sessions at most 230 MiB, and 295 MiB with Badger's default of 2.
 	opts.TableSizeMultiplier = 1
 	return opts
 }

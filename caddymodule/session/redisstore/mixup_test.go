@@ -26,7 +26,7 @@ const oneIn = 20
 
 func unlucky() bool { return rand.N(oneIn) == 0 }
 
-// isValue says that a message is a record, and not one of a handshake.
+// isValue reports whether a message is a record, and not one of a handshake.
 func isValue(message []byte) bool { return message[0] == '$' && len(message) > 40 }
 
 var mixups = map[string]mixup{

@@ -34,7 +34,7 @@ func TestSentinelFailover(t *testing.T) {
 	requireWorks(t, s)
 	t.Logf("the new master serves after %s", time.Since(begin))
 
-	// What the new master is told of is told on.
+	// Changes at the new master are observed, too.
 	_, err = s.Get(t.Context(), "kept")
 	require.NoError(t, err)
 	set.Replica.Do(t, "set", "wxgate:kept", "changed")

@@ -44,7 +44,7 @@ func awaitTold(t testing.TB, told <-chan string, key string) {
 	}
 }
 
-// What one process writes, another one is told of. From then on it reads the
+// A write of one process is observed by another one. From then on it reads the
 // new value.
 func TestOthersAreTold(t *testing.T) {
 	tests := []struct {

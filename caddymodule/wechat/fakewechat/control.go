@@ -32,7 +32,7 @@ const maxControlBody = 1 << 20
 //	POST   /fake/push?url=U&appid=A&token=T[&key=K][&xml=1]
 //	                                      pushes the body to U, see PushConfig; {"status":200,"answer":"…"}
 //
-// Whoever reaches them can log in as anyone in this sandbox: serve it on
+// They let anyone log in as anyone in this sandbox: serve it on
 // loopback only.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 

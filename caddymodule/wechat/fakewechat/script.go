@@ -110,7 +110,7 @@ func (script *Script) isFor(call Call) bool {
 		(script.Code == "" || script.Code == call.Code)
 }
 
-// spoils says that the script needs the bare connection.
+// spoils reports whether the script needs the bare connection.
 func (script *Script) spoils() bool {
 	return script.Raw != nil || script.Truncate != 0 || script.ContentLength != nil ||
 		script.HangUp != "" || script.DripMS != 0 || script.Endless || script.Stall

@@ -39,7 +39,7 @@ type Config struct {
 	// MiniPrograms are the secrets by appid. Other appids are unknown.
 	MiniPrograms map[string]string
 
-	// OpenPlatform says that the mini programs are bound to one Open Platform
+	// OpenPlatform is set if the mini programs are bound to one Open Platform
 	// account, so that users have a unionid.
 	OpenPlatform bool
 
