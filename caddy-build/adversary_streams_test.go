@@ -379,13 +379,15 @@ func TestMovingDataIsUse(t *testing.T) {
 // An upload ends with its session, however steadily its bytes come.
 func TestUploadsEndWithTheirSession(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond})
-	gone := make(chan struct{})
+	begun, gone := make(chan struct{}), make(chan struct{})
 	g.Upstream.Handle(func(_ http.ResponseWriter, r *http.Request) {
+		close(begun)
 		defer close(gone)
 		_, _ = io.Copy(io.Discard, r.Body)
 	})
 	token := g.Login("alice").Token
 	conn := dial(t, g, "POST /upload HTTP/1.1\r\nHost: "+g.Addr+"\r\n"+gatewaytest.Token(token)+"\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+	<-begun // a logout that came first would refuse it
 	requireLogout(t, g, token)
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
