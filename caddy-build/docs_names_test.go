@@ -86,7 +86,7 @@ func TestEveryNameIsExplained(t *testing.T) {
 	code := source(t)
 	kinds := map[string][]string{"JSON option": optionNames(t)}
 	for kind, pattern := range map[string]string{
-		"Caddyfile option": `(?m)^\s+"\*?([a-z_]+)": +func\(\)`,
+		"Caddyfile option": `(?m)^\s+"\*?([a-z_]+)": +(?:func|into|also)\(`,
 		"error":            `(?:\bname: +|\bKind = )"([a-z_]+)"`,
 		"errcode":          `(?m)^\s+errcode\w+ += (-?[1-9]\d*)`,
 		"metric":           `"(wxgate_[a-z_]+)"`,

@@ -1,10 +1,12 @@
 package caddymodule
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -146,12 +148,13 @@ type SessionPolicy struct {
 
 // Defaults of the contract.
 const (
-	defaultWeChatAPI           = "https://api.weixin.qq.com"
-	defaultExchangeTimeout     = 5 * time.Second
-	defaultExchangeConcurrency = 64
-	defaultIdleTimeout         = 72 * time.Hour
-	defaultLifetime            = 30 * 24 * time.Hour
-	defaultMaxPerUser          = 10
+	defaultWeChatAPI       = "https://api.weixin.qq.com"
+	defaultExchangeTimeout = 5 * time.Second
+	defaultAPITimeout      = 30 * time.Second
+	defaultConcurrency     = 64
+	defaultIdleTimeout     = 72 * time.Hour
+	defaultLifetime        = 30 * 24 * time.Hour
+	defaultMaxPerUser      = 10
 )
 
 var appIDPattern = regexp.MustCompile(`^wx[0-9a-f]{16}$`)
@@ -222,33 +225,17 @@ func (a *App) Provision(ctx caddy.Context) error {
 }
 
 func (a *App) setDefaults() {
-	if a.WeChatAPI == "" {
-		a.WeChatAPI = defaultWeChatAPI
-	}
-	if a.ExchangeTimeout == 0 {
-		a.ExchangeTimeout = caddy.Duration(defaultExchangeTimeout)
-	}
-	if a.ExchangeConcurrency == 0 {
-		a.ExchangeConcurrency = defaultExchangeConcurrency
-	}
-	a.setAPIDefaults()
-	if a.LoginRate == nil {
-		a.LoginRate = new(LoginRate)
-	}
+	a.WeChatAPI = cmp.Or(a.WeChatAPI, defaultWeChatAPI)
+	a.ExchangeTimeout = cmp.Or(a.ExchangeTimeout, caddy.Duration(defaultExchangeTimeout))
+	a.ExchangeConcurrency = cmp.Or(a.ExchangeConcurrency, defaultConcurrency)
+	a.APIConcurrency = cmp.Or(a.APIConcurrency, defaultConcurrency)
+	a.APITimeout = cmp.Or(a.APITimeout, caddy.Duration(defaultAPITimeout))
+	a.LoginRate = cmp.Or(a.LoginRate, new(LoginRate))
 	a.LoginRate.setDefaults()
-	if a.Session == nil {
-		a.Session = new(SessionPolicy)
-	}
-	if a.Session.IdleTimeout == 0 {
-		a.Session.IdleTimeout = caddy.Duration(defaultIdleTimeout)
-	}
-	if a.Session.Lifetime == 0 {
-		a.Session.Lifetime = caddy.Duration(defaultLifetime)
-	}
-	if a.Session.MaxPerUser == nil {
-		n := defaultMaxPerUser
-		a.Session.MaxPerUser = &n
-	}
+	a.Session = cmp.Or(a.Session, new(SessionPolicy))
+	a.Session.IdleTimeout = cmp.Or(a.Session.IdleTimeout, caddy.Duration(defaultIdleTimeout))
+	a.Session.Lifetime = cmp.Or(a.Session.Lifetime, caddy.Duration(defaultLifetime))
+	a.Session.MaxPerUser = cmp.Or(a.Session.MaxPerUser, new(defaultMaxPerUser))
 }
 
 // check judges every option that can be judged without looking elsewhere. The
@@ -267,40 +254,45 @@ func (a *App) check() error {
 		}
 		seen[mp.AppID] = true
 	}
-	if err := wechat.ValidateBaseURL(a.WeChatAPI); err != nil {
-		return fmt.Errorf("wechat_api: %w", err)
-	}
-	if a.WeChatProxy != "" {
-		if err := checkProxy(a.WeChatProxy); err != nil {
-			return fmt.Errorf("wechat_proxy: %w", err)
+	for i, pay := range a.VirtualPay {
+		switch {
+		case !a.Declares(pay.AppID):
+			return fmt.Errorf("virtual_pay: %s is not declared by a `miniprogram` line", pay.AppID)
+		case slices.ContainsFunc(a.VirtualPay[:i], func(other VirtualPay) bool { return other.AppID == pay.AppID }):
+			return fmt.Errorf("virtual_pay: %s is named twice", pay.AppID)
+		case pay.AppKey == "":
+			return fmt.Errorf("virtual_pay: the app key of %s is empty", pay.AppID)
 		}
 	}
-	if err := checkDuration(a.ExchangeTimeout); err != nil {
-		return fmt.Errorf("exchange_timeout: %w", err)
-	}
-	if a.ExchangeConcurrency < 0 {
+	switch {
+	case a.ExchangeConcurrency < 0:
 		return errors.New("exchange_concurrency must be at least 1")
-	}
-	if err := a.checkAPI(); err != nil {
-		return err
-	}
-	if err := a.LoginRate.check(); err != nil {
-		return fmt.Errorf("login_rate: %w", err)
-	}
-	if err := checkDuration(a.Session.IdleTimeout); err != nil {
-		return fmt.Errorf("session: idle_timeout: %w", err)
-	}
-	if err := checkDuration(a.Session.Lifetime); err != nil {
-		return fmt.Errorf("session: lifetime: %w", err)
-	}
-	if *a.Session.MaxPerUser < 0 {
+	case a.APIConcurrency < 0:
+		return errors.New("api_concurrency must be at least 1")
+	case *a.Session.MaxPerUser < 0:
 		return errors.New("session: max_per_user must be 0 (no limit) or more")
 	}
-	return nil
+	return cmp.Or(
+		named("wechat_api", wechat.ValidateBaseURL(a.WeChatAPI)),
+		named("wechat_proxy", checkProxy(a.WeChatProxy)),
+		named("exchange_timeout", checkDuration(a.ExchangeTimeout)),
+		named("api_timeout", checkDuration(a.APITimeout)),
+		named("login_rate", a.LoginRate.check()),
+		named("session: idle_timeout", checkDuration(a.Session.IdleTimeout)),
+		named("session: lifetime", checkDuration(a.Session.Lifetime)),
+	)
 }
 
-// minDuration is the least that a duration may be. Nobody means less, but in JSON
-// a number is nanoseconds, and a bare 60 is meant to be a minute.
+// named puts the name of an option before its error, if there is one.
+func named(option string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", option, err)
+}
+
+// minDuration is the least that a duration may be. In JSON a number is
+// nanoseconds, and a bare 60 is meant to be a minute.
 const minDuration = time.Millisecond
 
 func checkDuration(d caddy.Duration) error {
@@ -318,7 +310,8 @@ func (a *App) Start() error {
 	if err := a.routesChecked(); err != nil {
 		return err
 	}
-	a.logStart()
+	a.logger.Info("starting", zap.String("version", Build().Version), zap.Strings("miniprograms", a.appIDs()),
+		zap.String("store", StoreTitle(a.module)), zap.String("encryption_key", cmp.Or(a.keyFile, "configured")))
 	sessions, err := a.sessions()
 	if err == nil {
 		err = sessions.Room()
@@ -331,18 +324,12 @@ func (a *App) Start() error {
 	return nil
 }
 
-// logStart logs what starts.
-func (a *App) logStart() {
+func (a *App) appIDs() []string {
 	var appIDs []string
 	for _, mp := range a.MiniPrograms {
 		appIDs = append(appIDs, mp.AppID)
 	}
-	key := "configured"
-	if a.keyFile != "" {
-		key = a.keyFile
-	}
-	a.logger.Info("starting", zap.String("version", Build().Version), zap.Strings("miniprograms", appIDs),
-		zap.String("store", StoreTitle(a.module)), zap.String("encryption_key", key))
+	return appIDs
 }
 
 // Stop does nothing: requests of this configuration may still run, and Cleanup
@@ -372,14 +359,9 @@ func (a *App) Cleanup() error {
 	return a.closeStore()
 }
 
-// miniProgram reports whether appID is declared.
-func (a *App) miniProgram(appID string) bool {
-	for _, mp := range a.MiniPrograms {
-		if mp.AppID == appID {
-			return true
-		}
-	}
-	return false
+// Declares reports whether a mini program is one of the App's.
+func (a *App) Declares(appID string) bool {
+	return slices.ContainsFunc(a.MiniPrograms, func(mp MiniProgram) bool { return mp.AppID == appID })
 }
 
 // Interface guards

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -49,34 +50,27 @@ const (
 //		jwks <path>
 //	}
 func parseAssertion(d *caddyfile.Dispenser) (*Assertion, error) {
-	if err := noArg(d); err != nil {
-		return nil, err
+	if d.NextArg() {
+		return nil, d.ArgErr()
 	}
 	a := new(Assertion)
-	anyText := func(string) error { return nil }
 	return a, block(d, options{
-		"issuer":   func() (err error) { a.Issuer, err = oneArg(d); return err },
-		"audience": func() (err error) { a.Audience, err = checkedArgs(d, anyText); return err },
-		"lifetime": func() (err error) { a.Lifetime, err = durationArg(d); return err },
-		"jwks":     func() (err error) { a.JWKS, err = checkedArg(d, identity.CheckPath); return err },
+		"issuer":   into(d, &a.Issuer, oneArg),
+		"audience": into(d, &a.Audience, checkedArgs(nil)),
+		"lifetime": into(d, &a.Lifetime, durationArg),
+		"jwks":     into(d, &a.JWKS, checked(identity.CheckPath)),
 	})
 }
 
 func (a *Assertion) setDefaults() {
-	if a.Issuer == "" {
-		a.Issuer = defaultIssuer
-	}
-	if a.Lifetime == 0 {
-		a.Lifetime = caddy.Duration(assertion.DefaultLifetime)
-	}
-	if a.JWKS == "" {
-		a.JWKS = defaultJWKS
-	}
+	a.Issuer = cmp.Or(a.Issuer, defaultIssuer)
+	a.Lifetime = cmp.Or(a.Lifetime, caddy.Duration(assertion.DefaultLifetime))
+	a.JWKS = cmp.Or(a.JWKS, defaultJWKS)
 }
 
 func (a *Assertion) check() error {
 	if d := time.Duration(a.Lifetime); d < assertion.MinLifetime || d > assertion.MaxLifetime {
-		return fmt.Errorf("lifetime must be %v to %v, not %v", assertion.MinLifetime, assertion.MaxLifetime, d)
+		return fmt.Errorf("assertion: lifetime must be %v to %v, not %v", assertion.MinLifetime, assertion.MaxLifetime, d)
 	}
 	return nil
 }

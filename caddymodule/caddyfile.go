@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,34 +54,18 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	}
 	a := new(App)
 	err := block(d, options{
-		"wechat_api": func() (err error) {
-			a.WeChatAPI, err = checkedArg(d, wechat.ValidateBaseURL)
-			return err
-		},
-		"wechat_proxy": func() (err error) {
-			a.WeChatProxy, err = checkedArg(d, checkProxy)
-			return err
-		},
-		"exchange_timeout":     func() (err error) { a.ExchangeTimeout, err = durationArg(d); return err },
-		"exchange_concurrency": func() (err error) { a.ExchangeConcurrency, err = countArg(d, 1); return err },
-		"api_concurrency":      func() (err error) { a.APIConcurrency, err = countArg(d, 1); return err },
-		"api_timeout":          func() (err error) { a.APITimeout, err = durationArg(d); return err },
-		"*virtual_pay":         func() error { return parseVirtualPay(d, a) },
-		"login_rate":           func() (err error) { a.LoginRate, err = parseLoginRate(d); return err },
-		"encryption_key": func() error {
-			a.EncryptionKeys = d.RemainingArgs()
-			if len(a.EncryptionKeys) == 0 {
-				return d.ArgErr()
-			}
-			return nil
-		},
-		"session": func() (err error) { a.Session, err = parseSessionPolicy(d); return err },
-		"store":   func() (err error) { a.StoreRaw, err = parseStore(d); return err },
-		"*miniprogram": func() error {
-			mp, err := parseMiniProgram(d)
-			a.MiniPrograms = append(a.MiniPrograms, mp)
-			return err
-		},
+		"wechat_api":           into(d, &a.WeChatAPI, checked(wechat.ValidateBaseURL)),
+		"wechat_proxy":         into(d, &a.WeChatProxy, checked(checkProxy)),
+		"exchange_timeout":     into(d, &a.ExchangeTimeout, durationArg),
+		"exchange_concurrency": into(d, &a.ExchangeConcurrency, atLeast(1)),
+		"api_concurrency":      into(d, &a.APIConcurrency, atLeast(1)),
+		"api_timeout":          into(d, &a.APITimeout, durationArg),
+		"*virtual_pay":         also(d, &a.VirtualPay, parseVirtualPay),
+		"login_rate":           into(d, &a.LoginRate, parseLoginRate),
+		"encryption_key":       into(d, &a.EncryptionKeys, checkedArgs(nil)),
+		"session":              into(d, &a.Session, parseSessionPolicy),
+		"store":                into(d, &a.StoreRaw, parseStore),
+		"*miniprogram":         also(d, &a.MiniPrograms, parseMiniProgram),
 	})
 	if err != nil {
 		return nil, err
@@ -109,20 +94,16 @@ func parseMiniProgram(d *caddyfile.Dispenser) (MiniProgram, error) {
 	return mp, nil
 }
 
-func parseVirtualPay(d *caddyfile.Dispenser, a *App) error {
+func parseVirtualPay(d *caddyfile.Dispenser) (pay VirtualPay, err error) {
 	args := d.RemainingArgs()
 	if len(args) < 2 || len(args) > 3 || slices.Contains(args, "") {
-		return d.Err("virtual_pay takes <appid> <app key> [<sandbox app key>]; a {$NAME} that is not set is none")
+		return pay, d.Err("virtual_pay takes <appid> <app key> [<sandbox app key>]; a {$NAME} that is not set is none")
 	}
 	if err := checkAppID(args[0]); err != nil {
-		return d.WrapErr(err)
+		return pay, d.WrapErr(err)
 	}
-	pay := VirtualPay{AppID: args[0], AppKey: args[1]}
-	if len(args) == 3 {
-		pay.SandboxKey = args[2]
-	}
-	a.VirtualPay = append(a.VirtualPay, pay)
-	return nil
+	args = append(args, "")
+	return VirtualPay{AppID: args[0], AppKey: args[1], SandboxKey: args[2]}, nil
 }
 
 func parseLoginRate(d *caddyfile.Dispenser) (*LoginRate, error) {
@@ -150,17 +131,17 @@ func parseSessionPolicy(d *caddyfile.Dispenser) (*SessionPolicy, error) {
 	}
 	p := new(SessionPolicy)
 	return p, block(d, options{
-		"idle_timeout": func() (err error) { p.IdleTimeout, err = durationArg(d); return err },
-		"lifetime":     func() (err error) { p.Lifetime, err = durationArg(d); return err },
+		"idle_timeout": into(d, &p.IdleTimeout, durationArg),
+		"lifetime":     into(d, &p.Lifetime, durationArg),
 		"max_per_user": func() error {
-			n, err := countArg(d, 0)
+			n, err := atLeast(0)(d)
 			p.MaxPerUser = &n
 			return err
 		},
 	})
 }
 
-func parseStore(d *caddyfile.Dispenser) ([]byte, error) {
+func parseStore(d *caddyfile.Dispenser) (json.RawMessage, error) {
 	if !d.NextArg() {
 		return nil, d.Err("store takes the name of a store module: badger or redis")
 	}
@@ -206,40 +187,26 @@ func parseStore(d *caddyfile.Dispenser) ([]byte, error) {
 //		push <path> <appid> <token> [<EncodingAESKey>]
 //	}
 func parseSite(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	h := new(Handler)
-	err := h.UnmarshalCaddyfile(helper.Dispenser)
-	return h, err
-}
-
-// UnmarshalCaddyfile reads the site directive; its grammar stands at parseSite.
-func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	h, d := new(Handler), helper.Dispenser
 	d.Next() // the directive's name
 	if d.NextArg() {
-		return d.ArgErr()
+		return nil, d.ArgErr()
 	}
-	return block(d, options{
-		"login":         func() (err error) { h.Login, err = checkedArg(d, identity.CheckPath); return err },
-		"logout":        func() (err error) { h.Logout, err = checkedArg(d, identity.CheckPath); return err },
-		"health":        func() (err error) { h.Health, err = checkedArg(d, identity.CheckPath); return err },
-		"token_from":    func() (err error) { h.TokenFrom, err = checkedArgs(d, identity.CheckTokenSource); return err },
-		"miniprograms":  func() (err error) { h.MiniPrograms, err = checkedArgs(d, checkAppID); return err },
-		"forward_token": func() error { h.ForwardToken = true; return noArg(d) },
-		"recheck":       func() (err error) { h.Recheck, err = durationArg(d); return err },
-		"open_data":     func() (err error) { h.OpenData, err = parseOpenData(d); return err },
-		"assertion":     func() (err error) { h.Assertion, err = parseAssertion(d); return err },
-		"*push": func() error {
-			p, err := parsePush(d)
-			h.Push = append(h.Push, p)
-			return err
-		},
+	return h, block(d, options{
+		"login":         into(d, &h.Login, checked(identity.CheckPath)),
+		"logout":        into(d, &h.Logout, checked(identity.CheckPath)),
+		"health":        into(d, &h.Health, checked(identity.CheckPath)),
+		"token_from":    into(d, &h.TokenFrom, checkedArgs(identity.CheckTokenSource)),
+		"miniprograms":  into(d, &h.MiniPrograms, checkedArgs(checkAppID)),
+		"forward_token": into(d, &h.ForwardToken, flagArg),
+		"recheck":       into(d, &h.Recheck, durationArg),
+		"open_data":     into(d, &h.OpenData, parseOpenData),
+		"assertion":     into(d, &h.Assertion, parseAssertion),
+		"*push":         also(d, &h.Push, parsePush),
+		"*inject":       also(d, &h.Inject, parseInject),
 		"*public": func() error {
-			paths, err := checkedArgs(d, identity.CheckPattern)
+			paths, err := checkedArgs(identity.CheckPattern)(d)
 			h.Public = append(h.Public, paths...)
-			return err
-		},
-		"*inject": func() error {
-			in, err := parseInject(d)
-			h.Inject = append(h.Inject, in)
 			return err
 		},
 	})
@@ -261,7 +228,7 @@ func parseInject(d *caddyfile.Dispenser) (identity.Inject, error) {
 }
 
 func parseOpenData(d *caddyfile.Dispenser) (*OpenData, error) {
-	paths, err := checkedArgs(d, identity.CheckPattern)
+	paths, err := checkedArgs(identity.CheckPattern)(d)
 	if err != nil {
 		return nil, err
 	}
@@ -276,15 +243,14 @@ func parseOpenData(d *caddyfile.Dispenser) (*OpenData, error) {
 			if err != nil || age < 0 {
 				return d.Errf("max_age: %q is not a duration such as 10m, or 0 for any age", text)
 			}
-			o.MaxAge = new(caddy.Duration)
-			*o.MaxAge = caddy.Duration(age)
+			o.MaxAge = new(caddy.Duration(age))
 			return nil
 		},
-		"phone": func() (err error) {
-			if o.Phone = defaultPhoneMember; d.CountRemainingArgs() > 0 {
-				o.Phone, err = checkedArg(d, checkPhoneMember)
+		"phone": func() error {
+			if o.Phone = defaultPhoneMember; d.CountRemainingArgs() == 0 {
+				return nil
 			}
-			return err
+			return into(d, &o.Phone, checked(checkPhoneMember))()
 		},
 	})
 }
@@ -318,12 +284,26 @@ func block(d *caddyfile.Dispenser, opts options) error {
 	return nil
 }
 
-// noArg makes sure that an option that is a single word is one.
-func noArg(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		return d.ArgErr()
+// into returns a reader of an option that sets one field.
+func into[T any](d *caddyfile.Dispenser, field *T, read func(*caddyfile.Dispenser) (T, error)) func() error {
+	return func() (err error) { *field, err = read(d); return err }
+}
+
+// also returns a reader of an option that may stand more than once.
+func also[T any](d *caddyfile.Dispenser, fields *[]T, read func(*caddyfile.Dispenser) (T, error)) func() error {
+	return func() error {
+		field, err := read(d)
+		*fields = append(*fields, field)
+		return err
 	}
-	return nil
+}
+
+// flagArg reads an option that is a single word.
+func flagArg(d *caddyfile.Dispenser) (bool, error) {
+	if d.NextArg() {
+		return false, d.ArgErr()
+	}
+	return true, nil
 }
 
 // oneArg reads the one, not empty, argument of an option.
@@ -339,29 +319,37 @@ func oneArg(d *caddyfile.Dispenser) (string, error) {
 	return args[0], nil
 }
 
-func checkedArg(d *caddyfile.Dispenser, check func(string) error) (string, error) {
-	arg, err := oneArg(d)
-	if err != nil {
-		return "", err
+func checked(check func(string) error) func(*caddyfile.Dispenser) (string, error) {
+	return func(d *caddyfile.Dispenser) (string, error) {
+		arg, err := oneArg(d)
+		if err != nil {
+			return "", err
+		}
+		if err := check(arg); err != nil {
+			return "", d.WrapErr(err)
+		}
+		return arg, nil
 	}
-	if err := check(arg); err != nil {
-		return "", d.WrapErr(err)
-	}
-	return arg, nil
 }
 
-func checkedArgs(d *caddyfile.Dispenser, check func(string) error) ([]string, error) {
-	word := d.Val()
-	args := d.RemainingArgs()
-	if len(args) == 0 {
-		return nil, d.Errf("%s takes at least one argument", word)
-	}
-	for _, arg := range args {
-		if err := check(arg); err != nil {
-			return nil, d.WrapErr(err)
+// checkedArgs reads one or more arguments; check may be nil.
+func checkedArgs(check func(string) error) func(*caddyfile.Dispenser) ([]string, error) {
+	return func(d *caddyfile.Dispenser) ([]string, error) {
+		word := d.Val()
+		args := d.RemainingArgs()
+		if len(args) == 0 {
+			return nil, d.Errf("%s takes at least one argument", word)
 		}
+		for _, arg := range args {
+			if check == nil {
+				break
+			}
+			if err := check(arg); err != nil {
+				return nil, d.WrapErr(err)
+			}
+		}
+		return args, nil
 	}
-	return args, nil
 }
 
 func durationArg(d *caddyfile.Dispenser) (caddy.Duration, error) {
@@ -377,17 +365,19 @@ func durationArg(d *caddyfile.Dispenser) (caddy.Duration, error) {
 	return caddy.Duration(dur), nil
 }
 
-func countArg(d *caddyfile.Dispenser, least int) (int, error) {
-	word := d.Val()
-	text, err := oneArg(d)
-	if err != nil {
-		return 0, err
+func atLeast(least int) func(*caddyfile.Dispenser) (int, error) {
+	return func(d *caddyfile.Dispenser) (int, error) {
+		word := d.Val()
+		text, err := oneArg(d)
+		if err != nil {
+			return 0, err
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < least {
+			return 0, d.Errf("%s: %q is not a number of %d or more", word, text, least)
+		}
+		return n, nil
 	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < least {
-		return 0, d.Errf("%s: %q is not a number of %d or more", word, text, least)
-	}
-	return n, nil
 }
 
 func onOffArg(d *caddyfile.Dispenser) (*bool, error) {
@@ -396,12 +386,8 @@ func onOffArg(d *caddyfile.Dispenser) (*bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	on := text == "on"
-	if !on && text != "off" {
+	if text != "on" && text != "off" {
 		return nil, d.Errf("%s takes on or off, not %q", word, text)
 	}
-	return &on, nil
+	return new(text == "on"), nil
 }
-
-// Interface guards
-var _ caddyfile.Unmarshaler = (*Handler)(nil)

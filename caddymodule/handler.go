@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -120,7 +121,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.metrics = h.app.metrics
 	h.setDefaults()
 	if err := h.check(); err != nil {
-		return fmt.Errorf("%w", err)
+		return err
 	}
 	for _, p := range h.Push {
 		if err := p.provision(h.app); err != nil {
@@ -147,26 +148,17 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 }
 
 func (h *Handler) setDefaults() {
-	if h.Login == "" {
-		h.Login = defaultLogin
-	}
-	if h.Logout == "" {
-		h.Logout = defaultLogout
-	}
+	h.Login = cmp.Or(h.Login, defaultLogin)
+	h.Logout = cmp.Or(h.Logout, defaultLogout)
+	h.Recheck = cmp.Or(h.Recheck, caddy.Duration(defaultRecheck))
 	if len(h.TokenFrom) == 0 {
 		h.TokenFrom = []string{defaultToken, identity.Bearer}
 	}
 	if len(h.Inject) == 0 {
 		h.Inject = []identity.Inject{{Field: identity.FieldOpenID, Header: defaultHeader}}
 	}
-	if h.Recheck == 0 {
-		h.Recheck = caddy.Duration(defaultRecheck)
-	}
-	h.apps = h.MiniPrograms
-	if len(h.apps) == 0 {
-		for _, mp := range h.app.MiniPrograms {
-			h.apps = append(h.apps, mp.AppID)
-		}
+	if h.apps = h.MiniPrograms; len(h.apps) == 0 {
+		h.apps = h.app.appIDs()
 	}
 	if h.OpenData != nil {
 		h.OpenData.setDefaults()
@@ -189,14 +181,20 @@ func (h *Handler) check() error {
 	own := []optionPath{{"login", h.Login}, {"logout", h.Logout}, {"health", h.Health}}
 	if h.Assertion != nil {
 		own = append(own, optionPath{"jwks", h.Assertion.JWKS})
+		if !h.injectsAssertion() {
+			return errors.New("assertion: no header carries it; add `inject assertion <header>`")
+		}
+		if err := h.Assertion.check(); err != nil {
+			return err
+		}
 	}
 	for _, p := range h.Push {
 		own = append(own, optionPath{"push", p.Path})
+		if err := p.check(); err != nil {
+			return err
+		}
 	}
-	if err := checkPushes(h.Push); err != nil {
-		return err
-	}
-	paths := map[string]string{}
+	taken := map[string]string{}
 	for _, p := range own {
 		if p.path == "" {
 			continue
@@ -204,20 +202,13 @@ func (h *Handler) check() error {
 		if err := identity.CheckPath(p.path); err != nil {
 			return fmt.Errorf("%s: %w", p.option, err)
 		}
-		if other, taken := paths[p.path]; taken {
+		switch other := taken[p.path]; {
+		case other == "push" && p.option == "push":
+			return fmt.Errorf("push %s is written twice", p.path)
+		case other != "":
 			return fmt.Errorf("%s and %s are the same path %s", other, p.option, p.path)
 		}
-		paths[p.path] = p.option
-	}
-	for _, source := range h.TokenFrom {
-		if err := identity.CheckTokenSource(source); err != nil {
-			return fmt.Errorf("token_from: %w", err)
-		}
-	}
-	for _, pattern := range h.Public {
-		if err := identity.CheckPattern(pattern); err != nil {
-			return fmt.Errorf("public: %w", err)
-		}
+		taken[p.path] = p.option
 	}
 	for i, appID := range h.MiniPrograms {
 		if err := checkAppID(appID); err != nil {
@@ -226,27 +217,31 @@ func (h *Handler) check() error {
 		if slices.Contains(h.MiniPrograms[:i], appID) {
 			return fmt.Errorf("miniprograms: %s is named twice", appID)
 		}
-		if !h.app.miniProgram(appID) {
+		if !h.app.Declares(appID) {
 			return fmt.Errorf("miniprograms: %s is not declared by a `miniprogram` line of the global options", appID)
 		}
 	}
-	if err := checkDuration(h.Recheck); err != nil {
-		return fmt.Errorf("recheck: %w", err)
-	}
 	if h.OpenData != nil {
 		if err := h.OpenData.check(); err != nil {
-			return fmt.Errorf("open_data: %w", err)
+			return err
 		}
 	}
-	if h.Assertion != nil {
-		if !h.injectsAssertion() {
-			return errors.New("assertion: no header carries it; add `inject assertion <header>`")
-		}
-		if err := h.Assertion.check(); err != nil {
-			return fmt.Errorf("assertion: %w", err)
+	return cmp.Or(
+		checkEach("token_from", h.TokenFrom, identity.CheckTokenSource),
+		checkEach("public", h.Public, identity.CheckPattern),
+		named("recheck", checkDuration(h.Recheck)),
+		identity.CheckInject(h.Inject, h.TokenFrom),
+	)
+}
+
+// checkEach returns the error of the first value that check refuses.
+func checkEach(option string, values []string, check func(string) error) error {
+	for _, value := range values {
+		if err := check(value); err != nil {
+			return named(option, err)
 		}
 	}
-	return identity.CheckInject(h.Inject, h.TokenFrom)
+	return nil
 }
 
 // ServeHTTP cleans the request and sends it one of the ways: login, logout,

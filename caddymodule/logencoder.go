@@ -67,7 +67,7 @@ func (e *LogEncoder) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	return block(d, options{
-		"openid": func() (err error) { e.OpenID, err = checkedArg(d, checkOpenIDFormat); return err },
+		"openid": into(d, &e.OpenID, checked(checkOpenIDFormat)),
 	})
 }
 

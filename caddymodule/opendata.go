@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -63,33 +64,25 @@ var (
 )
 
 func (o *OpenData) setDefaults() {
-	if o.MaxAge == nil {
-		o.MaxAge = new(caddy.Duration)
-		*o.MaxAge = caddy.Duration(defaultMaxAge)
-	}
+	o.MaxAge = cmp.Or(o.MaxAge, new(caddy.Duration(defaultMaxAge)))
 }
 
 func (o *OpenData) check() error {
 	if len(o.Paths) == 0 {
-		return errors.New("no path is given")
+		return errors.New("open_data: no path is given")
 	}
-	for _, pattern := range o.Paths {
-		if err := identity.CheckPattern(pattern); err != nil {
-			return err
-		}
+	if err := checkEach("open_data", o.Paths, identity.CheckPattern); err != nil {
+		return err
 	}
 	if o.Phone != "" {
 		if err := checkPhoneMember(o.Phone); err != nil {
-			return fmt.Errorf("phone: %w", err)
+			return fmt.Errorf("open_data: phone: %w", err)
 		}
 	}
 	if *o.MaxAge == 0 {
 		return nil // any age
 	}
-	if err := checkDuration(*o.MaxAge); err != nil {
-		return fmt.Errorf("max_age: %w", err)
-	}
-	return nil
+	return named("open_data: max_age", checkDuration(*o.MaxAge))
 }
 
 // covers also holds for a path that an upstream may clean into a covered one:

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -83,7 +82,7 @@ func (p *Push) check() error {
 
 // provision resolves the secrets.
 func (p *Push) provision(a *App) error {
-	if !a.miniProgram(p.AppID) {
+	if !a.Declares(p.AppID) {
 		return fmt.Errorf("push %s: %s is not declared by a `miniprogram` line of the global options", p.Path, p.AppID)
 	}
 	secret := func(what, raw string) (string, error) {
@@ -235,17 +234,4 @@ func (d *deliveryResponse) Write(p []byte) (int, error) {
 		d.WriteHeader(http.StatusOK)
 	}
 	return d.ResponseWriterWrapper.Write(p)
-}
-
-// checkPushes reports paths that stand twice.
-func checkPushes(pushes []*Push) error {
-	for i, p := range pushes {
-		if err := p.check(); err != nil {
-			return err
-		}
-		if slices.ContainsFunc(pushes[:i], func(other *Push) bool { return other.Path == p.Path }) {
-			return fmt.Errorf("push %s is written twice", p.Path)
-		}
-	}
-	return nil
 }

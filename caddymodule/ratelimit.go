@@ -1,8 +1,8 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -40,12 +40,8 @@ const (
 )
 
 func (l *LoginRate) setDefaults() {
-	if l.Events == 0 {
-		l.Events = defaultLoginEvents
-	}
-	if l.Window == 0 {
-		l.Window = caddy.Duration(defaultLoginWindow)
-	}
+	l.Events = cmp.Or(l.Events, defaultLoginEvents)
+	l.Window = cmp.Or(l.Window, caddy.Duration(defaultLoginWindow))
 }
 
 func (l *LoginRate) check() error {
@@ -55,10 +51,7 @@ func (l *LoginRate) check() error {
 	if l.Events < 1 {
 		return errors.New("events must be 1 or more, or off true")
 	}
-	if err := checkDuration(l.Window); err != nil {
-		return fmt.Errorf("window: %w", err)
-	}
-	return nil
+	return named("window", checkDuration(l.Window))
 }
 
 // loginRate limits logins by address. An address that was quiet for a whole window has its

@@ -118,7 +118,7 @@ func (a *App) appSecret(appID, raw string) (string, error) {
 
 // checkProxy judges the URL of a proxy, unless it has to be resolved first.
 func checkProxy(raw string) error {
-	if placeholderPattern.MatchString(raw) {
+	if raw == "" || placeholderPattern.MatchString(raw) {
 		return nil
 	}
 	return wechat.ValidateProxyURL(raw)

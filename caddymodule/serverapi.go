@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
@@ -30,42 +29,6 @@ type VirtualPay struct {
 
 // payKeys are a mini program's resolved AppKeys, live and sandbox.
 type payKeys [2]string
-
-const (
-	defaultAPIConcurrency = 64
-	defaultAPITimeout     = 30 * time.Second
-)
-
-func (a *App) setAPIDefaults() {
-	if a.APIConcurrency == 0 {
-		a.APIConcurrency = defaultAPIConcurrency
-	}
-	if a.APITimeout == 0 {
-		a.APITimeout = caddy.Duration(defaultAPITimeout)
-	}
-}
-
-func (a *App) checkAPI() error {
-	if a.APIConcurrency < 0 {
-		return errors.New("api_concurrency must be at least 1")
-	}
-	if err := checkDuration(a.APITimeout); err != nil {
-		return fmt.Errorf("api_timeout: %w", err)
-	}
-	seen := make(map[string]bool)
-	for _, pay := range a.VirtualPay {
-		switch {
-		case !a.miniProgram(pay.AppID):
-			return fmt.Errorf("virtual_pay: %s is not declared by a `miniprogram` line", pay.AppID)
-		case seen[pay.AppID]:
-			return fmt.Errorf("virtual_pay: %s is named twice", pay.AppID)
-		case pay.AppKey == "":
-			return fmt.Errorf("virtual_pay: the app key of %s is empty", pay.AppID)
-		}
-		seen[pay.AppID] = true
-	}
-	return nil
-}
 
 // provisionAPI prepares WeChat's server API; cfg is that of code2Session.
 func (a *App) provisionAPI(cfg wechat.Config) (err error) {
@@ -117,9 +80,6 @@ func (a *App) API() *wechat.API { return a.api }
 
 // Logger is the log `wxgate`.
 func (a *App) Logger() *zap.Logger { return a.logger }
-
-// Declares reports whether a mini program is one of the App's.
-func (a *App) Declares(appID string) bool { return a.miniProgram(appID) }
 
 // IsAppSecret reports whether secret is the AppSecret of a mini program.
 func (a *App) IsAppSecret(appID, secret string) bool {

@@ -215,24 +215,10 @@ func (b *BadgerStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	return block(d, map[string]func() error{
-		"sync_writes": func() (err error) { b.SyncWrites, err = onOffArg(d); return err },
-		"min_free": func() (err error) {
-			if b.MinFree, err = oneArg(d); err == nil {
-				if _, err = parseSize(b.MinFree); err != nil {
-					err = d.WrapErr(err)
-				}
-			}
-			return err
-		},
-		"on_damage": func() (err error) {
-			if b.OnDamage, err = oneArg(d); err == nil {
-				if err = checkOnDamage(b.OnDamage); err != nil {
-					err = d.WrapErr(err)
-				}
-			}
-			return err
-		},
+	return block(d, options{
+		"sync_writes": into(d, &b.SyncWrites, onOffArg),
+		"min_free":    into(d, &b.MinFree, checked(func(text string) error { _, err := parseSize(text); return err })),
+		"on_damage":   into(d, &b.OnDamage, checked(checkOnDamage)),
 	})
 }
 

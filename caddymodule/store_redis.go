@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -127,13 +126,7 @@ func (s *RedisStore) check() error {
 	if s.DB < 0 {
 		return errors.New("db must be 0 or more")
 	}
-	if err := checkDuration(s.DialTimeout); err != nil {
-		return fmt.Errorf("dial_timeout: %w", err)
-	}
-	if err := checkDuration(s.Timeout); err != nil {
-		return fmt.Errorf("timeout: %w", err)
-	}
-	return nil
+	return cmp.Or(named("dial_timeout", checkDuration(s.DialTimeout)), named("timeout", checkDuration(s.Timeout)))
 }
 
 // checkRedisAddress refuses a URL with a password in it, because the
@@ -220,34 +213,20 @@ func (s *RedisStore) tls() *tls.Config {
 //	}
 func (s *RedisStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
-	s.Addresses = d.RemainingArgs()
-	if len(s.Addresses) == 0 {
-		return d.ArgErr()
+	var err error
+	if s.Addresses, err = checkedArgs(checkRedisAddress)(d); err != nil {
+		return err
 	}
-	for _, address := range s.Addresses {
-		if err := checkRedisAddress(address); err != nil {
-			return d.WrapErr(err)
-		}
-	}
-	return block(d, map[string]func() error{
-		"username":   func() (err error) { s.Username, err = oneArg(d); return err },
-		"password":   func() (err error) { s.Password, err = oneArg(d); return err },
-		"key_prefix": func() (err error) { s.KeyPrefix, err = oneArg(d); return err },
-		"sentinel":   func() (err error) { s.Sentinel, err = oneArg(d); return err },
-		"db": func() error {
-			text, err := oneArg(d)
-			if err != nil {
-				return err
-			}
-			if s.DB, err = strconv.Atoi(text); err != nil || s.DB < 0 {
-				return d.Errf("db takes a number of 0 or more, not %q", text)
-			}
-			return nil
-		},
-		"tls":          func() error { s.TLS = true; return noArg(d) },
-		"dial_timeout": func() (err error) { s.DialTimeout, err = durationArg(d); return err },
-		"timeout":      func() (err error) { s.Timeout, err = durationArg(d); return err },
-		"client_cache": func() (err error) { s.ClientCache, err = onOffArg(d); return err },
+	return block(d, options{
+		"username":     into(d, &s.Username, oneArg),
+		"password":     into(d, &s.Password, oneArg),
+		"key_prefix":   into(d, &s.KeyPrefix, oneArg),
+		"sentinel":     into(d, &s.Sentinel, oneArg),
+		"db":           into(d, &s.DB, atLeast(0)),
+		"tls":          into(d, &s.TLS, flagArg),
+		"dial_timeout": into(d, &s.DialTimeout, durationArg),
+		"timeout":      into(d, &s.Timeout, durationArg),
+		"client_cache": into(d, &s.ClientCache, onOffArg),
 	})
 }
 
