@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -62,7 +63,7 @@ func (a *App) warnValidator() {
 // A way is what is known of all requests that come to one point of the routes.
 type way struct {
 	open  bool   // whether there are any
-	ended string // the proxy that lets none through, if that is why
+	ended string // the proxy that lets none through, save such as OPTIONS *, if that is why
 	gated bool   // whether each has passed a gate
 	some  bool   // whether a gate stands before this point, be it one with a matcher
 
@@ -118,6 +119,7 @@ type gateUse struct {
 	way    way
 
 	keepsOut []string // those of the gate's own paths that do not come to it
+	passed   int      // how many proxies of the server stand before it
 }
 
 // A walk follows all requests of a server through its routes.
@@ -128,6 +130,7 @@ type walk struct {
 	errors bool
 	taken  map[string]way // what became of those that took a route of a group
 	invoke []string       // the named routes that the walk is in
+	guards map[*Handler]bool
 
 	gates   []gateUse
 	proxies []proxyUse
@@ -137,12 +140,13 @@ type walk struct {
 func walkServers(servers map[string]*caddyhttp.Server) walk {
 	var all walk
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
-		w := walk{server: servers[name], taken: make(map[string]way)}
+		w := walk{server: servers[name], taken: make(map[string]way), guards: make(map[*Handler]bool)}
 		w.sites(w.server.Routes)
 		if w.server.Errors != nil {
 			w.errors = true
 			w.sites(w.server.Errors.Routes)
 		}
+		w.findIdleGates()
 		all.gates = append(all.gates, w.gates...)
 		all.proxies = append(all.proxies, w.proxies...)
 		all.faults = append(all.faults, w.faults...)
@@ -214,6 +218,9 @@ func (w *walk) route(route *caddyhttp.Route, before way) (after way) {
 	if steady && passedBy.open && !taken.open && (inside.gated || !inside.open) {
 		passedBy.when = append(slices.Clone(passedBy.when), key)
 	}
+	if inside.ended != "" && takesEveryPath(route.MatcherSets) {
+		passedBy.ended = inside.ended
+	}
 	if route.Terminal {
 		inside = way{}
 	}
@@ -225,9 +232,13 @@ func (w *walk) route(route *caddyhttp.Route, before way) (after way) {
 
 // handler returns what is known behind a handler of those that come to it.
 func (w *walk) handler(handler caddyhttp.MiddlewareHandler, before way) (after way) {
+	if gate, ok := handler.(*Handler); ok {
+		return w.gate(gate, before)
+	}
+	for _, gate := range before.gates {
+		w.guards[gate] = true
+	}
 	switch handler := handler.(type) {
-	case *Handler:
-		return w.gate(handler, before)
 	case *caddyhttp.Subroute:
 		after = w.routes(handler.Routes, before)
 		if handler.Errors != nil {
@@ -247,9 +258,17 @@ func (w *walk) handler(handler caddyhttp.MiddlewareHandler, before way) (after w
 		after = w.proxy(handler, before)
 		// Only where a response is handled here may the request go on.
 		for _, response := range handler.HandleResponse {
-			after = after.join(w.routes(response.Routes, before))
+			if response.StatusCode == "" {
+				after = after.join(w.routes(response.Routes, before))
+			}
 		}
 		return after
+	case *caddyhttp.StaticResponse:
+		if handler.StatusCode != "103" {
+			return way{}
+		}
+	case *caddyhttp.StaticError, *reverseproxy.CopyResponseHandler:
+		return way{}
 	case *intercept.Intercept:
 		// The routes run after all the others, even for a request that a later
 		// gate has refused.
@@ -268,12 +287,13 @@ func (w *walk) handler(handler caddyhttp.MiddlewareHandler, before way) (after w
 	return after
 }
 
+const gateFirst = "write wxgate before reverse_proxy inside `route`, or remove the `order` of wxgate from the global options"
+
 func (w *walk) gate(h *Handler, before way) way {
 	if before.ended != "" {
-		w.faults.Fault(w.site, before.ended+" stands before its gate, so no request comes to the gate",
-			"write wxgate before reverse_proxy inside `route`, or remove the `order` of wxgate from the global options")
+		w.faults.Fault(w.site, before.ended+" stands before its gate, so no request comes to the gate", gateFirst)
 	}
-	use := gateUse{gate: h, site: w.site, server: w.server, hosts: w.hosts, way: before}
+	use := gateUse{gate: h, site: w.site, server: w.server, hosts: w.hosts, way: before, passed: len(w.proxies)}
 	if !w.errors {
 		use.keepsOut = keptOut(h, w.server, before.since)
 	}
@@ -291,7 +311,9 @@ func (w *walk) proxy(p *reverseproxy.Handler, before way) way {
 	addresses := upstreamAddresses(p)
 	// forward_auth asks a service about the request. That does not make the
 	// service an application behind the gate.
-	auth := p.Rewrite != nil && len(p.HandleResponse) > 0
+	auth := p.Rewrite != nil && p.Rewrite.Method == http.MethodGet && slices.ContainsFunc(p.HandleResponse, func(response caddyhttp.ResponseHandler) bool {
+		return response.Match != nil && slices.Equal(response.Match.StatusCode, []int{2})
+	})
 	for _, address := range addresses {
 		w.proxies = append(w.proxies, proxyUse{
 			address: normalAddress(address), site: w.site, through: "reverse_proxy " + address,
@@ -358,24 +380,4 @@ func (w *walk) joinGates() {
 			}
 		}
 	}
-}
-
-// findStrayPaths finds the login and logout paths that a gate's matchers keep
-// out, so that a login cannot work and its code goes elsewhere.
-func (w *walk) findStrayPaths() {
-	for _, use := range w.gates {
-		for _, path := range use.keepsOut {
-			if !w.anotherServes(use, path) {
-				w.faults.Fault(use.site, "the matchers in front of its gate keep out "+path+", so a login would go around the gate",
-					"write `public <path>...` inside wxgate instead of the matcher, or give it `login` and `logout` paths that the matchers let in")
-			}
-		}
-	}
-}
-
-// anotherServes reports whether a gate beside this one serves the path.
-func (w *walk) anotherServes(use gateUse, path string) bool {
-	return slices.ContainsFunc(w.gates, func(other gateUse) bool {
-		return other.site == use.site && (other.gate.Login == path || other.gate.Logout == path) && !slices.Contains(other.keepsOut, path)
-	})
 }

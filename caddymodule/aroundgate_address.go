@@ -16,44 +16,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// findOpenAddresses finds the addresses that are reached behind a gate here and
-// without one there.
-func (w *walk) findOpenAddresses() {
-	for _, open := range w.proxies {
-		if open.way.gated {
-			continue
-		}
-		i := slices.IndexFunc(w.proxies, func(closed proxyUse) bool {
-			return closed.way.some && !closed.auth && sameAddress(closed.address, open.address)
-		})
-		if i >= 0 {
-			w.addOpenAddress(open, w.proxies[i])
-		}
-	}
-}
-
-func (w *walk) addOpenAddress(open, closed proxyUse) {
-	behind := closed.through + " of " + closed.site + " stands behind a gate"
-	if open.site == closed.site {
-		behind = closed.through + " stands behind the gate"
-	}
-	hasGate := slices.ContainsFunc(w.gates, func(use gateUse) bool { return use.site == open.site })
-	switch {
-	case open.errors:
-		w.faults.Fault(open.site, open.through+" in handle_errors is reached without a gate, while "+behind,
-			"write wxgate into handle_errors, too, or answer there with respond or file_server")
-	case open.way.some:
-		w.faults.Fault(open.site, open.through+" is also reached without its gate, by the requests that the gate's matcher does not match",
-			"write `public <path>...` inside wxgate instead of the matcher, or put wxgate and the proxy into the same `handle`")
-	case hasGate:
-		w.faults.Fault(open.site, open.through+" is reached without passing the gate, while "+behind,
-			"inside `route` write wxgate before the proxy; elsewhere give wxgate no matcher and write `public <path>...` inside it")
-	default:
-		w.faults.Fault(open.site, open.through+" is reached without a gate, while "+behind,
-			"write wxgate here, too; with `public /*` inside, it lets everyone through and still removes the identity headers")
-	}
-}
-
 // upstreamAddresses returns where a proxy sends requests. A source of dynamic
 // upstreams is named by what it looks up; what that resolves to is not known.
 func upstreamAddresses(p *reverseproxy.Handler) []string {
@@ -71,6 +33,8 @@ func upstreamAddresses(p *reverseproxy.Handler) []string {
 			name = "_" + source.Service + "._" + source.Proto + "." + name
 		}
 		addresses = append(addresses, "srv "+name)
+	case *reverseproxy.MultiUpstreams:
+		addresses = append(addresses, "{multi}") // Caddy keeps its sources to itself
 	default:
 		config, err := json.Marshal(source)
 		if err != nil || string(config) == "{}" {
@@ -151,6 +115,14 @@ func matchersKey(sets caddyhttp.MatcherSets) (key string, steady bool) {
 		alternatives = append(alternatives, strings.Join(all, " and "))
 	}
 	return strings.Join(alternatives, " or "), len(sets) > 0
+}
+
+// takesEveryPath reports whether matchers let every path in.
+func takesEveryPath(sets caddyhttp.MatcherSets) bool {
+	return slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
+		path, ok := set[0].(*caddyhttp.MatchPath)
+		return ok && len(set) == 1 && (slices.Contains(*path, "/*") || slices.Contains(*path, "*"))
+	})
 }
 
 func matcherKey(matcher any) (key string, steady bool) {
