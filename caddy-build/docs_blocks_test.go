@@ -199,7 +199,7 @@ func checkFlags(t *testing.T, words []string) {
 	require.Regexp(t, `(?m)^  caddy `+strings.Join(command, " ")+`( |$)`, string(out))
 	for _, word := range words {
 		if strings.HasPrefix(word, "-") && word != "-" {
-			require.Regexp(t, `(?m)^ .*(^|[ ,])`+word+`[ ,]`, string(out), "%s has no %s", command, word)
+			require.Regexp(t, `(?m)^ .*(^|[ ,])`+word+`[ ,\[]`, string(out), "%s has no %s", command, word)
 		}
 	}
 }

@@ -80,13 +80,16 @@ func optionNames(t *testing.T) []string {
 	return names
 }
 
+// optionWord matches a word of the Caddyfile in the parsers.
+var optionWord = regexp.MustCompile(`(?m)^\s+"\*?([a-z_]+)": +(?:func|into|also)\(`)
+
 // Every option, error, errcode and metric has a heading, a row of a table or an
 // item of a list in the documents of both languages.
 func TestEveryNameIsExplained(t *testing.T) {
 	code := source(t)
 	kinds := map[string][]string{"JSON option": optionNames(t)}
 	for kind, pattern := range map[string]string{
-		"Caddyfile option": `(?m)^\s+"\*?([a-z_]+)": +(?:func|into|also)\(`,
+		"Caddyfile option": optionWord.String(),
 		"error":            `(?:\bname: +|\bKind = )"([a-z_]+)"`,
 		"errcode":          `(?m)^\s+errcode\w+ += (-?[1-9]\d*)`,
 		"metric":           `"(wxgate_[a-z_]+)"`,
@@ -132,6 +135,28 @@ func TestNamesInDocumentsExist(t *testing.T) {
 				if !regexp.MustCompile(strings.Join(parts, `\S+`)).MatchString(code) {
 					t.Errorf("%s: no message is %q", d.path, m[1])
 				}
+			}
+		}
+	}
+}
+
+// Every option of the Caddyfile has a heading of its own on the configuration
+// page, and the table of contents links it, in both languages.
+func TestEveryOptionIsLinked(t *testing.T) {
+	for _, path := range []string{"docs/configuration.md", "docs/configuration.zh-CN.md"} {
+		d := readDocument(t, path)
+		contents, _, _ := strings.Cut(d.prose, "\n## ")
+		var options []string
+		for _, m := range heading.FindAllStringSubmatch(d.prose, -1) {
+			if m[1] == "####" {
+				options = append(options, strings.Fields(m[2])...)
+				require.Contains(t, contents, "["+m[2]+"](#"+strings.ReplaceAll(m[2], " ", "-")+")", path)
+			}
+		}
+		require.Greater(t, len(options), 50, path)
+		for _, m := range optionWord.FindAllStringSubmatch(source(t), -1) {
+			if m[1] != "session" && m[1] != "store" { // blocks, with a heading above their options
+				require.Contains(t, options, m[1], path)
 			}
 		}
 	}
