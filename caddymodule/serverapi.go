@@ -103,15 +103,7 @@ func (a *App) UserKeys(ctx context.Context, appID, openID string) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	known, err := sessions.UserKey(ctx, appID, openID)
-	if err != nil {
-		return nil, err
-	}
-	var keys []string
-	for _, k := range known {
-		keys = append(keys, k.Key)
-	}
-	return keys, nil
+	return sessions.UserKeys(ctx, appID, openID)
 }
 
 // ResolveSecret returns the value of a secret of the configuration, which may

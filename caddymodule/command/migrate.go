@@ -82,7 +82,7 @@ func runMigrate(cmd *cobra.Command, _ []string) error {
 	}
 	defer target.Close()
 
-	n, err := session.Migrate(ctx, source, target, nil)
+	n, err := session.Migrate(ctx, source, target)
 	// Only a store that was closed without an error has everything.
 	err = errors.Join(err, target.Close())
 	if errors.Is(err, session.ErrForeign) {

@@ -18,51 +18,32 @@ type calls struct {
 func (c calls) get(ctx context.Context, key string) ([]byte, error) {
 	started := c.start()
 	value, err := c.store.Get(ctx, key)
-	c.finish(ctx, "get", started, err)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("reading session store: %w", err)
-	}
-	return value, err
+	return value, c.finish(ctx, "get", "reading", started, err)
 }
 
 func (c calls) put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 	started := c.start()
-	err := c.store.Put(ctx, key, value, ttl)
-	c.finish(ctx, "put", started, err)
-	if err != nil {
-		return fmt.Errorf("writing session store: %w", err)
-	}
-	return nil
+	return c.finish(ctx, "put", "writing", started, c.store.Put(ctx, key, value, ttl))
 }
 
 // update returns an error of change as it is.
 func (c calls) update(ctx context.Context, key string, change ChangeFunc) error {
 	var refused error
 	started := c.start()
-	err := c.store.Update(ctx, key, func(old []byte) ([]byte, time.Duration, error) {
-		value, ttl, err := change(old)
-		refused = err
-		return value, ttl, err
+	err := c.store.Update(ctx, key, func(old []byte) (value []byte, ttl time.Duration, err error) {
+		value, ttl, refused = change(old)
+		return value, ttl, refused
 	})
 	if refused != nil && errors.Is(err, refused) {
-		c.finish(ctx, "update", started, nil)
+		_ = c.finish(ctx, "update", "updating", started, nil)
 		return refused
 	}
-	c.finish(ctx, "update", started, err)
-	if err != nil {
-		return fmt.Errorf("updating session store: %w", err)
-	}
-	return nil
+	return c.finish(ctx, "update", "updating", started, err)
 }
 
 func (c calls) delete(ctx context.Context, key string) error {
 	started := c.start()
-	err := c.store.Delete(ctx, key)
-	c.finish(ctx, "delete", started, err)
-	if err != nil {
-		return fmt.Errorf("deleting from session store: %w", err)
-	}
-	return nil
+	return c.finish(ctx, "delete", "deleting from", started, c.store.Delete(ctx, key))
 }
 
 // sync makes what was written so far durable, if the store needs to be asked.
@@ -72,12 +53,7 @@ func (c calls) sync(ctx context.Context) error {
 		return nil
 	}
 	started := c.start()
-	err := syncer.Sync(ctx)
-	c.finish(ctx, "sync", started, err)
-	if err != nil {
-		return fmt.Errorf("syncing session store: %w", err)
-	}
-	return nil
+	return c.finish(ctx, "sync", "syncing", started, syncer.Sync(ctx))
 }
 
 func (c calls) count(ctx context.Context, prefix string) (int64, bool) {
@@ -87,8 +63,7 @@ func (c calls) count(ctx context.Context, prefix string) (int64, bool) {
 	}
 	started := c.start()
 	n, err := counter.Count(ctx, prefix)
-	c.finish(ctx, "count", started, err)
-	return n, err == nil
+	return n, c.finish(ctx, "count", "counting", started, err) == nil
 }
 
 func (c calls) scan(ctx context.Context, prefix string, visit func(key string, value []byte, ttl time.Duration) error) error {
@@ -97,12 +72,7 @@ func (c calls) scan(ctx context.Context, prefix string, visit func(key string, v
 		return fmt.Errorf("reading all of the session store: %w", errors.ErrUnsupported)
 	}
 	started := c.start()
-	err := scanner.Scan(ctx, prefix, visit)
-	c.finish(ctx, "scan", started, err)
-	if err != nil {
-		return fmt.Errorf("reading all of the session store: %w", err)
-	}
-	return nil
+	return c.finish(ctx, "scan", "reading all of", started, scanner.Scan(ctx, prefix, visit))
 }
 
 func (c calls) ping(ctx context.Context) error {
@@ -113,11 +83,7 @@ func (c calls) ping(ctx context.Context) error {
 	} else if _, err = c.store.Get(ctx, metaKey); errors.Is(err, ErrNotFound) {
 		err = nil
 	}
-	c.finish(ctx, "ping", started, err)
-	if err != nil {
-		return fmt.Errorf("asking session store: %w", err)
-	}
-	return nil
+	return c.finish(ctx, "ping", "asking", started, err)
 }
 
 func (c calls) start() time.Time {
@@ -127,16 +93,21 @@ func (c calls) start() time.Time {
 	return time.Now()
 }
 
-// finish calls measure. Absence is an answer, and a caller who has gone is no
-// fault of the store.
-func (c calls) finish(ctx context.Context, op string, started time.Time, err error) {
-	if c.measure == nil {
-		return
+// finish calls measure, and returns err with what was being done. Absence is an
+// answer, and a caller who has gone is no fault of the store.
+func (c calls) finish(ctx context.Context, op, doing string, started time.Time, err error) error {
+	absent := errors.Is(err, ErrNotFound)
+	if c.measure != nil {
+		fault := err
+		if absent || errors.Is(ctx.Err(), context.Canceled) {
+			fault = nil
+		}
+		c.measure(op, time.Since(started), fault)
 	}
-	if errors.Is(err, ErrNotFound) || errors.Is(ctx.Err(), context.Canceled) {
-		err = nil
+	if err == nil || absent {
+		return err
 	}
-	c.measure(op, time.Since(started), err)
+	return fmt.Errorf("%s session store: %w", doing, err)
 }
 
 // A reader reads from the store. It may hold values that were read in one round
@@ -157,11 +128,7 @@ func (c calls) readAhead(ctx context.Context, keys ...string) (reader, error) {
 	}
 	started := c.start()
 	values, err := getter.GetMany(ctx, keys...)
-	c.finish(ctx, "get", started, err)
-	if err != nil {
-		return reader{}, fmt.Errorf("reading session store: %w", err)
-	}
-	return reader{calls: c, keys: keys, values: values}, nil
+	return reader{calls: c, keys: keys, values: values}, c.finish(ctx, "get", "reading", started, err)
 }
 
 // get returns the value under key, or ErrNotFound.

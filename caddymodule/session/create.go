@@ -119,7 +119,7 @@ func (a *admission) commit(ctx context.Context) error {
 	if err := m.calls.put(ctx, key, m.sealer.seal(key, a.record.encode()), m.ttlUntil(a.record.expires)); err != nil {
 		return err
 	}
-	m.deleteSessions(ctx, slices.Concat(a.evicted, a.expired))
+	_ = m.deleteSessions(ctx, slices.Concat(a.evicted, a.expired))
 	return m.calls.sync(ctx)
 }
 
@@ -185,8 +185,8 @@ func (r *userRecord) remember(login Login, now int64) {
 	if login.UnionID != "" {
 		r.unionID = []byte(login.UnionID)
 	}
-	if login.SessionKey != "" && login.SessionKey != string(r.key.value) {
-		r.previous, r.key = r.key, sealedKey{[]byte(login.SessionKey), now}
+	if login.SessionKey != "" && login.SessionKey != string(r.key) {
+		r.previous, r.key, r.keyReceived = r.key, []byte(login.SessionKey), now
 	}
 }
 
@@ -198,16 +198,6 @@ func (a *admission) undo(ctx context.Context) {
 	defer cancel()
 	_, _ = m.unlist(ctx, a.record.user, func(s listedSession) bool { return s.hash == a.hash })
 	_ = m.calls.delete(ctx, sessionKey(a.hash))
-}
-
-// deleteSessions frees the space of sessions that are dead. They are dead
-// whether this succeeds or not, and their ttl frees them otherwise.
-func (m *Manager) deleteSessions(ctx context.Context, sessions []listedSession) {
-	for _, s := range sessions {
-		if m.calls.delete(ctx, sessionKey(s.hash)) != nil {
-			return
-		}
-	}
 }
 
 func ids(sessions []listedSession) []string {

@@ -17,7 +17,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	user := userRecord{
 		appID: []byte("wx0123456789abcdef"), openID: []byte("oAlice"), unionID: []byte("uAlice"), generation: 7,
-		key: sealedKey{[]byte("key"), 8}, previous: sealedKey{[]byte("old"), 9},
+		key: []byte("key"), keyReceived: 8, previous: []byte("old"),
 		sessions: encodeListed([]listedSession{{hash: hash{1}, created: 1, expires: 2}, {hash: hash{2}}}),
 	}
 	meta := metaRecord{id: 1, generation: 2, apps: []appGeneration{{"wx0123456789abcdef", 3}}}

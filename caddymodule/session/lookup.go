@@ -99,7 +99,7 @@ func (m *Manager) expired(s *Session, now int64) *refusal {
 func (m *Manager) revokeExpired(ctx context.Context, s *Session, expired *refusal) error {
 	sessions, err := m.unlist(ctx, s.user, func(l listedSession) bool { return l.hash == s.hash })
 	if err == nil {
-		m.deleteSessions(ctx, sessions)
+		_ = m.deleteSessions(ctx, sessions)
 		err = m.calls.sync(ctx)
 	}
 	if err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrNoSuchUser) {

@@ -112,38 +112,36 @@ func TestSessionKeys(t *testing.T) {
 	require.Equal(t, []string{"second"}, keys(), "a login without one keeps it")
 }
 
-// UserKey is for a caller that has no token of the user: it gets keys only
+// UserKeys is for a caller that has no token of the user: it gets keys only
 // while the user has a live session.
-func TestUserKey(t *testing.T) {
+func TestUserKeys(t *testing.T) {
 	f := manage(t, openStore(t), func(c *session.Config) { c.IdleTimeout, c.MaxPerUser = time.Hour, 2 })
 	none := func(why string) {
 		t.Helper()
-		keys, err := f.UserKey(t.Context(), appID, "oAlice")
+		keys, err := f.UserKeys(t.Context(), appID, "oAlice")
 		require.ErrorIs(t, err, session.ErrNoSessionKey, why)
 		require.Empty(t, keys)
 	}
 	none("unknown user")
 	login := sessiontest.Login("oAlice")
 	login.SessionKey = "first"
-	first := f.clock.Now().UTC()
 	f.create(login)
 	f.clock.Advance(time.Minute)
 	login.SessionKey = "second"
-	second := f.clock.Now().UTC()
 	f.create(login)
 
-	keys, err := f.UserKey(t.Context(), appID, "oAlice")
+	keys, err := f.UserKeys(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
-	require.Equal(t, []session.UserKey{{Key: "second", Received: second}, {Key: "first", Received: first}}, keys)
+	require.Equal(t, []string{"second", "first"}, keys)
 	f.clock.Advance(5 * time.Minute)
-	keys, err = f.UserKey(t.Context(), appID, "oAlice")
+	keys, err = f.UserKeys(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
-	require.Equal(t, []session.UserKey{{Key: "second", Received: second}}, keys)
+	require.Equal(t, []string{"second"}, keys)
 
 	f.clock.Advance(time.Hour)
 	none("idle")
 	token := f.login("oAlice")
-	_, err = f.UserKey(t.Context(), appID, "oAlice")
+	_, err = f.UserKeys(t.Context(), appID, "oAlice")
 	require.NoError(t, err)
 	_, err = f.Revoke(t.Context(), token)
 	require.NoError(t, err)
@@ -158,7 +156,7 @@ func TestUserKey(t *testing.T) {
 	login.SessionKey = ""
 	login.OpenID = "oKeyless"
 	f.create(login)
-	_, err = f.UserKey(t.Context(), appID, "oKeyless")
+	_, err = f.UserKeys(t.Context(), appID, "oKeyless")
 	require.ErrorIs(t, err, session.ErrNoSessionKey)
 
 	net := between(openStore(t))
@@ -166,7 +164,7 @@ func TestUserKey(t *testing.T) {
 	f.login("oAlice")
 	for _, part := range []string{"user:", "session:"} {
 		net.down(func(_, key string) bool { return strings.HasPrefix(key, part) })
-		_, err = f.UserKey(t.Context(), appID, "oAlice")
+		_, err = f.UserKeys(t.Context(), appID, "oAlice")
 		require.ErrorIs(t, err, errDown, part)
 	}
 }

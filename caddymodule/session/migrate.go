@@ -14,8 +14,7 @@ var ErrForeign = errors.New("the target store holds other sessions")
 
 // Migrate copies everything that is live from one store to another, and returns
 // how many records it copied. The records stay sealed: both ends work under the
-// same encryption keys. progress, if not nil, is called now and then with the
-// number of records done.
+// same encryption keys.
 //
 // The target must be empty, or hold a part of the same copy: a migration that
 // was interrupted may be run again. A record that differs from the source's
@@ -25,26 +24,21 @@ var ErrForeign = errors.New("the target store holds other sessions")
 // revoked in the source after its user was copied lives on in the target.
 //
 // The error is errors.ErrUnsupported if from is no Scanner.
-func Migrate(ctx context.Context, from, to Store, progress func(done int64)) (n int64, err error) {
+func Migrate(ctx context.Context, from, to Store) (n int64, err error) {
 	scanner, ok := from.(Scanner)
 	if !ok {
 		return 0, fmt.Errorf("reading all of the source store: %w", errors.ErrUnsupported)
-	}
-	if progress == nil {
-		progress = func(int64) {}
 	}
 	if err := migrateMeta(ctx, from, to); err != nil {
 		return 0, err
 	}
 	for _, prefix := range []string{userPrefix, sessionPrefix} {
 		err := scanner.Scan(ctx, prefix, func(key string, value []byte, ttl time.Duration) error {
-			if err := copyTo(ctx, to, key, value, ttl, nil); err != nil {
-				return err
+			err := copyTo(ctx, to, key, value, ttl, nil)
+			if err == nil {
+				n++
 			}
-			if n++; n%1000 == 0 {
-				progress(n)
-			}
-			return nil
+			return err
 		})
 		if err != nil {
 			return n, fmt.Errorf("copying sessions: %w", err)
@@ -55,7 +49,6 @@ func Migrate(ctx context.Context, from, to Store, progress func(done int64)) (n 
 			return n, fmt.Errorf("syncing the target store: %w", err)
 		}
 	}
-	progress(n)
 	return n, nil
 }
 

@@ -24,14 +24,9 @@ func TestMigrate(t *testing.T) {
 	require.NoError(t, err)
 	old.Close()
 
-	var last int64
-	n, err := session.Migrate(t.Context(), from, to, func(done int64) {
-		require.GreaterOrEqual(t, done, last)
-		last = done
-	})
+	n, err := session.Migrate(t.Context(), from, to)
 	require.NoError(t, err)
 	require.EqualValues(t, 1200+1201, n)
-	require.Equal(t, n, last)
 
 	f := manage(t, to)
 	for openID, token := range tokens {
@@ -57,7 +52,7 @@ func TestMigrate(t *testing.T) {
 	read(to)
 
 	t.Run("a target that has moved on", func(t *testing.T) {
-		_, err := session.Migrate(t.Context(), from, to, nil)
+		_, err := session.Migrate(t.Context(), from, to)
 		require.ErrorIs(t, err, session.ErrForeign)
 		f.dead(tokens["o7"])
 	})
@@ -71,9 +66,9 @@ func TestMigrateGoesOnWhereItWasInterrupted(t *testing.T) {
 	net := between(to)
 	writes := 0
 	net.down(func(method, _ string) bool { writes++; return method != "get" && writes > 4 })
-	_, err := session.Migrate(t.Context(), from, net, nil)
+	_, err := session.Migrate(t.Context(), from, net)
 	require.ErrorIs(t, err, errDown)
-	n, err := session.Migrate(t.Context(), from, to, nil)
+	n, err := session.Migrate(t.Context(), from, to)
 	require.NoError(t, err)
 	require.EqualValues(t, 4, n)
 	manage(t, to).lives(token, "oAlice")
@@ -88,7 +83,7 @@ func TestMigrateRefuses(t *testing.T) {
 		to := openStore(t)
 		f := manage(t, to)
 		there := f.login("oBob")
-		_, err := session.Migrate(t.Context(), from, to, nil)
+		_, err := session.Migrate(t.Context(), from, to)
 		require.ErrorIs(t, err, session.ErrForeign)
 		f.lives(there, "oBob")
 		f.dead(token)
@@ -97,22 +92,22 @@ func TestMigrateRefuses(t *testing.T) {
 		type plain struct{ session.Store }
 		to := openStore(t)
 		manage(t, to)
-		_, err := session.Migrate(t.Context(), from, plain{to}, nil)
+		_, err := session.Migrate(t.Context(), from, plain{to})
 		require.ErrorIs(t, err, session.ErrForeign)
 	})
 	t.Run("a source that cannot be read through", func(t *testing.T) {
 		type plain struct{ session.Store }
-		_, err := session.Migrate(t.Context(), plain{from}, openStore(t), nil)
+		_, err := session.Migrate(t.Context(), plain{from}, openStore(t))
 		require.ErrorIs(t, err, errors.ErrUnsupported)
 	})
 	t.Run("an empty source", func(t *testing.T) {
-		_, err := session.Migrate(t.Context(), openStore(t), openStore(t), nil)
+		_, err := session.Migrate(t.Context(), openStore(t), openStore(t))
 		require.Error(t, err)
 	})
 	t.Run("but not one that was only marked", func(t *testing.T) {
 		to := openStore(t)
 		manage(t, to)
-		_, err := session.Migrate(t.Context(), from, to, nil)
+		_, err := session.Migrate(t.Context(), from, to)
 		require.NoError(t, err)
 		manage(t, to).lives(token, "oAlice")
 	})

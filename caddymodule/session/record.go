@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"slices"
 )
 
@@ -74,16 +75,11 @@ type userRecord struct {
 	// generation is a random number, replaced when all sessions are revoked.
 	generation uint64
 
-	key      sealedKey // session_key, the newest
-	previous sealedKey // the one before; may be empty
+	key         []byte // WeChat's session_key, the newest
+	keyReceived int64
+	previous    []byte // the one before; may be empty
 
 	sessions listedSessions
-}
-
-// A sealedKey is a session_key of WeChat's.
-type sealedKey struct {
-	value    []byte
-	received int64
 }
 
 // listedSessions are the live sessions of a user as they are encoded,
@@ -100,15 +96,12 @@ type listedSession struct {
 const listedSize = len(hash{}) + 2*8
 
 func (r *userRecord) encode() []byte {
-	b := make([]byte, 0, 3*8+5*2+
-		len(r.appID)+len(r.openID)+len(r.unionID)+len(r.key.value)+len(r.previous.value)+len(r.sessions))
+	b := make([]byte, 0, 2*8+5*2+
+		len(r.appID)+len(r.openID)+len(r.unionID)+len(r.key)+len(r.previous)+len(r.sessions))
 	b = binary.BigEndian.AppendUint64(b, r.generation)
-	b = appendBytes(b, r.appID)
-	b = appendBytes(b, r.openID)
-	b = appendBytes(b, r.unionID)
-	for _, k := range []sealedKey{r.key, r.previous} {
-		b = appendBytes(b, k.value)
-		b = appendTime(b, k.received)
+	b = appendTime(b, r.keyReceived)
+	for _, field := range [][]byte{r.appID, r.openID, r.unionID, r.key, r.previous} {
+		b = appendBytes(b, field)
 	}
 	return append(b, r.sessions...)
 }
@@ -117,12 +110,13 @@ func (r *userRecord) encode() []byte {
 func decodeUser(b []byte) (userRecord, error) {
 	in := fieldReader{rest: b}
 	r := userRecord{
-		generation: in.uint64(),
-		appID:      in.bytes(),
-		openID:     in.bytes(),
-		unionID:    in.bytes(),
-		key:        sealedKey{in.bytes(), in.time()},
-		previous:   sealedKey{in.bytes(), in.time()},
+		generation:  in.uint64(),
+		keyReceived: in.time(),
+		appID:       in.bytes(),
+		openID:      in.bytes(),
+		unionID:     in.bytes(),
+		key:         in.bytes(),
+		previous:    in.bytes(),
 	}
 	r.sessions = in.next(len(in.rest) / listedSize * listedSize)
 	return r, in.end()
@@ -214,4 +208,68 @@ func (r *metaRecord) revokeAll(appID string) {
 	}
 	r.apps = slices.DeleteFunc(r.apps, func(a appGeneration) bool { return a.appID == appID })
 	r.apps = append(r.apps, appGeneration{appID, newGeneration()})
+}
+
+// errMalformed is returned for a record that opens and is not one that this
+// version writes.
+var errMalformed = fmt.Errorf("%w: its form is unknown", ErrDamaged)
+
+// Records are written as fixed-width big-endian numbers and names behind a
+// two-byte length. There is one way to write a record, so a reader can be
+// strict: whatever it accepts, encoding gives back byte for byte.
+
+func appendBytes[T string | []byte](b []byte, s T) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
+}
+
+func appendTime(b []byte, t int64) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(t))
+}
+
+// A fieldReader reads fields from the front of a record. After the first field
+// that is missing it returns zero values only, so that callers check once.
+type fieldReader struct {
+	rest []byte
+	bad  bool
+}
+
+func (r *fieldReader) next(n int) []byte {
+	if r.bad || n > len(r.rest) {
+		r.bad = true
+		return nil
+	}
+	field := r.rest[:n]
+	r.rest = r.rest[n:]
+	return field
+}
+
+func (r *fieldReader) uint16() uint16 {
+	if b := r.next(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (r *fieldReader) uint64() uint64 {
+	if b := r.next(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (r *fieldReader) time() int64 { return int64(r.uint64()) }
+
+func (r *fieldReader) hash() (h hash) {
+	copy(h[:], r.next(len(h)))
+	return h
+}
+
+func (r *fieldReader) bytes() []byte { return r.next(int(r.uint16())) }
+
+// end returns errMalformed unless every field was there and nothing is left.
+func (r *fieldReader) end() error {
+	if r.bad || len(r.rest) > 0 {
+		return errMalformed
+	}
+	return nil
 }

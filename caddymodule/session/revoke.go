@@ -67,18 +67,16 @@ func (m *Manager) RevokeUser(ctx context.Context, appID, openID string) (revoked
 		user.sessions, user.generation = nil, newGeneration()
 		return m.sealUser(h, &user)
 	})
-	switch {
-	case errors.Is(err, ErrFull) && !opened:
-		err = m.calls.delete(ctx, userKey(h)) // which sessions it lists is not known
-	case errors.Is(err, ErrFull):
-		err = m.revokeInFullStore(ctx, sessions)
-	case err == nil:
-		m.deleteSessions(ctx, sessions)
+	if errors.Is(err, ErrFull) && !opened {
+		// Which sessions it lists is not known.
+		if err = m.calls.delete(ctx, userKey(h)); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
+	if err := m.finishRevocation(ctx, sessions, err); err != nil {
 		return nil, err
 	}
-	return revoked, m.calls.sync(ctx)
+	return revoked, nil
 }
 
 // RevokeAll revokes every session of a mini program, or of all if appID is
@@ -100,33 +98,38 @@ func (m *Manager) RevokeAll(ctx context.Context, appID string) error {
 	return err
 }
 
-// revokeInFullStore revokes sessions of a user whose record cannot be written
-// because the store is full. Redis takes deletions even then. A session without
-// a record of its own is as dead as one that the user's record does not list,
-// and nothing puts it back: renewals do not write what has vanished.
-func (m *Manager) revokeInFullStore(ctx context.Context, sessions []listedSession) error {
+// revokeListed removes sessions from a user's record, for good. The error is
+// ErrNoSuchUser or ErrInvalid if there is no record or it lists none of them.
+func (m *Manager) revokeListed(ctx context.Context, user hash, which func(listedSession) bool) error {
+	sessions, err := m.unlist(ctx, user, which)
+	return m.finishRevocation(ctx, sessions, err)
+}
+
+// finishRevocation deletes the records of sessions that their user's record no
+// longer lists, and makes the revocation durable. err is that of writing the
+// user's record. If the store was too full for it, the deletions decide: Redis
+// takes them even then, a session without a record of its own is as dead as one
+// that is not listed, and renewals do not write what has vanished.
+func (m *Manager) finishRevocation(ctx context.Context, sessions []listedSession, err error) error {
+	full := errors.Is(err, ErrFull)
+	if err != nil && !full {
+		return err
+	}
+	if err := m.deleteSessions(ctx, sessions); err != nil && full {
+		return err
+	}
+	return m.calls.sync(ctx)
+}
+
+// deleteSessions deletes the records of sessions, up to the first error. Those of
+// dead sessions go with their ttl otherwise.
+func (m *Manager) deleteSessions(ctx context.Context, sessions []listedSession) error {
 	for _, s := range sessions {
 		if err := m.calls.delete(ctx, sessionKey(s.hash)); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// revokeListed removes sessions from a user's record, for good. The error is
-// ErrNoSuchUser or ErrInvalid if there is no record or it lists none of them.
-func (m *Manager) revokeListed(ctx context.Context, user hash, which func(listedSession) bool) error {
-	sessions, err := m.unlist(ctx, user, which)
-	switch {
-	case errors.Is(err, ErrFull):
-		err = m.revokeInFullStore(ctx, sessions)
-	case err == nil:
-		m.deleteSessions(ctx, sessions)
-	}
-	if err != nil {
-		return err
-	}
-	return m.calls.sync(ctx)
 }
 
 // unlist removes sessions from a user's record in one atomic write, and returns

@@ -99,16 +99,11 @@ func (m *Manager) liveSession(ctx context.Context, user *userRecord, h hash) (*S
 	return s, nil
 }
 
-// A UserKey is WeChat's key for a user's open data and signatures.
-type UserKey struct {
-	Key      string // base64
-	Received time.Time
-}
-
 // SessionKeys returns WeChat's session_keys of the user of a session that was
-// just looked up, newest first. The one before the newest is among them for five minutes after
-// it was replaced. The error is ErrInvalid if the session is no longer live.
-func (m *Manager) SessionKeys(ctx context.Context, s *Session) (keys []string, err error) {
+// just looked up, newest first. The one before the newest is among them for five
+// minutes after it was replaced. The error is ErrInvalid if the session is no
+// longer live.
+func (m *Manager) SessionKeys(ctx context.Context, s *Session) ([]string, error) {
 	record, err := m.readUser(ctx, reader{calls: m.calls}, s.user)
 	if err != nil {
 		return nil, err
@@ -116,15 +111,12 @@ func (m *Manager) SessionKeys(ctx context.Context, s *Session) (keys []string, e
 	if !record.sessions.contain(s.hash) {
 		return nil, errRevoked
 	}
-	for _, k := range m.keysOf(&record) {
-		keys = append(keys, k.Key)
-	}
-	return keys, nil
+	return m.keysOf(&record), nil
 }
 
-// UserKey returns WeChat's session_keys of a user, which are those of
-// SessionKeys, while the user has a live session. The error is ErrNoSessionKey if the user has no live session or no key is known.
-func (m *Manager) UserKey(ctx context.Context, appID, openID string) ([]UserKey, error) {
+// UserKeys returns what SessionKeys returns, of a user who has a live session.
+// The error is ErrNoSessionKey if there is no live session or no key.
+func (m *Manager) UserKeys(ctx context.Context, appID, openID string) ([]string, error) {
 	record, err := m.readUser(ctx, reader{calls: m.calls}, hashUser(appID, openID))
 	if errors.Is(err, ErrInvalid) {
 		return nil, ErrNoSessionKey
@@ -134,7 +126,7 @@ func (m *Manager) UserKey(ctx context.Context, appID, openID string) ([]UserKey,
 	}
 	for _, listed := range slices.Backward(record.sessions.decode()) {
 		_, err := m.liveSession(ctx, &record, listed.hash)
-		if err == nil && len(record.key.value) > 0 {
+		if err == nil && len(record.key) > 0 {
 			return m.keysOf(&record), nil
 		}
 		if err != nil && !errors.Is(err, ErrInvalid) {
@@ -145,14 +137,12 @@ func (m *Manager) UserKey(ctx context.Context, appID, openID string) ([]UserKey,
 }
 
 // keysOf returns the session_keys of a user, newest first.
-func (m *Manager) keysOf(user *userRecord) (keys []UserKey) {
-	for _, k := range []sealedKey{user.key, user.previous} {
-		if len(k.value) > 0 {
-			keys = append(keys, UserKey{string(k.value), time.Unix(0, k.received).UTC()})
-		}
+func (m *Manager) keysOf(user *userRecord) (keys []string) {
+	if len(user.key) > 0 {
+		keys = append(keys, string(user.key))
 	}
-	if len(keys) > 1 && m.now()-user.key.received >= int64(previousKeyLimit) {
-		keys = keys[:1]
+	if len(user.previous) > 0 && m.now()-user.keyReceived < int64(previousKeyLimit) {
+		keys = append(keys, string(user.previous))
 	}
 	return keys
 }
