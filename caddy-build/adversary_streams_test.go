@@ -379,15 +379,11 @@ func TestMovingDataIsUse(t *testing.T) {
 // An upload ends with its session, however steadily its bytes come.
 func TestUploadsEndWithTheirSession(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond})
-	begun, gone := make(chan struct{}), make(chan struct{})
-	g.Upstream.Handle(func(_ http.ResponseWriter, r *http.Request) {
-		close(begun)
-		defer close(gone)
-		_, _ = io.Copy(io.Discard, r.Body)
-	})
+	gone := make(chan struct{})
+	g.Upstream.Handle(func(http.ResponseWriter, *http.Request) { close(gone) }) // once the body has ended
 	token := g.Login("alice").Token
 	conn := dial(t, g, "POST /upload HTTP/1.1\r\nHost: "+g.Addr+"\r\n"+gatewaytest.Token(token)+"\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
-	<-begun // a logout that came first would refuse it
+	require.Eventually(t, func() bool { return len(g.Upstream.Pending()) > 0 }, endsWithin, 10*time.Millisecond, "a logout that came first would refuse it")
 	requireLogout(t, g, token)
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
