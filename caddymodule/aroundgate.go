@@ -211,11 +211,11 @@ func (w *walk) route(route *caddyhttp.Route, before way) (after way) {
 	inside := before
 	inside.since = append(slices.Clone(before.since), route)
 	key, steady := matchersKey(route.MatcherSets)
-	inside.gated = before.gated || steady && before.gatedWhen(key)
+	inside.gated = before.gatedWhen(key)
 	for _, handler := range route.Handlers {
 		inside = w.handler(handler, inside)
 	}
-	if steady && passedBy.open && !taken.open && (inside.gated || !inside.open) {
+	if steady && passedBy.open && !taken.open {
 		passedBy.when = append(slices.Clone(passedBy.when), key)
 	}
 	if inside.ended != "" && takesEveryPath(route.MatcherSets) {

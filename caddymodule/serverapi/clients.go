@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -72,11 +73,50 @@ func (c clients) check(r *http.Request, proven bool) error {
 	return nil
 }
 
+// checkHost refuses the host names of others. Without a key a page in a browser on this machine
+// must not reach the relay, and one whose own name resolves to this machine (DNS rebinding)
+// sends none of proxyHeaders with a GET.
+func (h *Handler) checkHost(r *http.Request) error {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(host)
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if err == nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".weixin.qq.com") || slices.Contains(h.hosts(), host) || onSocket(r) {
+		return nil
+	}
+	return &refusal{status: http.StatusForbidden, errcode: codeForbidden, name: "forbidden",
+		text: "the call names a host that is not this site's: name it in the site's address, or give wxgate_api a key"}
+}
+
+// hostsOf returns the names in the addresses of a server's sites.
+func hostsOf(server *caddyhttp.Server) (hosts []string) {
+	if server == nil {
+		return nil
+	}
+	for _, route := range server.Routes {
+		for _, set := range route.MatcherSets {
+			for _, matcher := range set {
+				if names, ok := matcher.(*caddyhttp.MatchHost); ok {
+					hosts = append(hosts, *names...)
+				}
+			}
+		}
+	}
+	return hosts
+}
+
+func onSocket(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return ok && local.Network() == "unix"
+}
+
 func (c clients) accept(r *http.Request, proven bool) bool {
 	if proven && len(c) == 0 {
 		return true
 	}
-	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && local.Network() == "unix" {
+	if onSocket(r) {
 		return true // the socket's permissions decide
 	}
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -59,7 +60,8 @@ type Handler struct {
 	keys    []namedKey
 	clients clients
 	maxBody int64
-	holders rate.Sometimes // paces the warning of a superfluous AppSecret
+	hosts   func() []string // of the server's sites, which are provisioned when it is called
+	holders rate.Sometimes  // paces the warning of a superfluous AppSecret
 	trouble rate.Sometimes
 }
 
@@ -90,6 +92,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("wxgate_api: %w", err)
 	}
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	h.hosts = sync.OnceValue(func() []string { return hostsOf(server) })
 	if err := h.checkReach(server); err != nil {
 		return err
 	}
@@ -179,8 +182,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 }
 
 func (h *Handler) serve(c *call) error {
-	if err := h.clients.check(c.Request, len(h.keys) > 0 || h.certified(c.Request)); err != nil {
+	proven := len(h.keys) > 0 || h.certified(c.Request)
+	if err := h.clients.check(c.Request, proven); err != nil {
 		return err
+	}
+	if !proven {
+		if err := h.checkHost(c.Request); err != nil {
+			return err
+		}
 	}
 	if err := checkMethod(c); err != nil {
 		return err
