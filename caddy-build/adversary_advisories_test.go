@@ -98,16 +98,16 @@ func requireRefused(t *testing.T, g *gatewaytest.Gateway, paths ...string) {
 	}
 }
 
-func TestSecurityPagesListTheAdvisories(t *testing.T) {
+func TestPagesListTheAdvisories(t *testing.T) {
 	for _, page := range []struct {
 		name    string
 		english bool
-	}{{"security.md", true}, {"security.zh-CN.md", false}} {
+	}{{"advisories.md", true}, {"advisories.zh-CN.md", false}} {
 		var want, got [][]string
 		for _, a := range advisories() {
 			want = append(want, []string{a.id, a.product, a.mechanism, "`TestAdvisories/" + a.id + "`"})
 		}
-		text, err := os.ReadFile(filepath.Join(gatewaytest.Root(), "docs", page.name))
+		text, err := os.ReadFile(filepath.Join(gatewaytest.Root(), "docs", "contributing", page.name))
 		require.NoError(t, err)
 		for line := range strings.Lines(string(text)) {
 			if !strings.Contains(line, "`TestAdvisories/") {

@@ -124,7 +124,7 @@ func TestNamesInDocumentsExist(t *testing.T) {
 			}
 		}
 		for _, title := range []string{"Log messages", "It does not start, or refuses a reload"} {
-			_, section, _ := strings.Cut(d.prose, "\n## "+title+"\n")
+			_, section, _ := strings.Cut(d.prose, "# "+title+"\n")
 			section, _, _ = strings.Cut(section, "\n## ")
 			for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(section, -1) {
 				// Formatting verbs and numbers stand for any word.
