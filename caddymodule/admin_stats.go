@@ -59,7 +59,7 @@ func serveStats(g gateway, w http.ResponseWriter, r *http.Request) error {
 	for _, s := range samples(g.metrics.revocations) {
 		view.Revocations[s.labels["reason"]] = s.value
 	}
-	for _, s := range samples(g.metrics.api.calls) {
+	for _, s := range samples(g.metrics.apiCalls) {
 		view.APICalls[s.labels["result"]] += s.value
 	}
 	return writeJSON(w, http.StatusOK, view)

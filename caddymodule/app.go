@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/maypok86/otter/v2"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
@@ -89,15 +91,15 @@ type App struct {
 	usesAPI atomic.Bool        // a site needs access_tokens
 	phones  singleflight.Group // exchanges for phone numbers
 	logins  *exchange
-	pushes  *usedCodes                       // the proofs of pushes that were delivered
+	pushes  usedCodes                        // the proofs of pushes that were delivered
 	signing atomic.Pointer[[]*assertion.Key] // of assertions, the first signs; nil until the keys are known
 	limit   *loginRate
 	refused *refusalLog
-	refusal refusalCounts // of open data
+	refusal *otter.Cache[string, *atomic.Int32] // refusals of open data by session
 	module  StoreModule
 	keys    [][]byte
-	keyFile string // where the key is made on first start; empty if it is configured
-	events  *loginEvents
+	keyFile string           // where the key is made on first start; empty if it is configured
+	events  *caddyevents.App // nil: it is not configured
 	outage  outage
 
 	tokenHeaders []string // of all sites, canonical
@@ -219,9 +221,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.pushes = takeUsedCodes(pushesName, 2*wechat.MaxPushAge)
 	a.limit = newLoginRate(a.LoginRate)
 	a.refused = newRefusalLog()
-	a.refusal = newRefusalCounts()
-	a.events, err = newLoginEvents(ctx)
-	return err
+	a.refusal = otter.Must(&otter.Options[string, *atomic.Int32]{MaximumSize: maxRefusedSessions})
+	return a.provisionEvents()
 }
 
 func (a *App) setDefaults() {
@@ -346,7 +347,7 @@ func (a *App) Cleanup() error {
 	if a.logins != nil {
 		a.logins.close()
 	}
-	if a.pushes != nil {
+	if a.pushes.Cache != nil {
 		_, _ = stores.Delete(pushesName)
 	}
 	if a.wechat != nil {

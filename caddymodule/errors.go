@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,6 +56,23 @@ type answer struct {
 // outages last seconds, and everyone coming back at once must be avoided.
 const storeRetryAfter = 2 * time.Second
 
+// answers are those to errors that have one each. The first that fits counts.
+var answers = []struct {
+	to error
+	answer
+}{
+	{errMethod, answer{status: http.StatusMethodNotAllowed, name: "method_not_allowed", message: "this method is not allowed here"}},
+	{errBodyTooLarge, answer{status: http.StatusRequestEntityTooLarge, name: "body_too_large", message: "the body is too large"}},
+	{errTooEarly, answer{status: http.StatusTooEarly, name: "too_early", message: "send the request again when the TLS handshake is complete"}},
+	{errCodeSeen, answer{status: http.StatusUnauthorized, name: "code_used", message: "the code has been used; call wx.login again"}},
+	{errMissingSession, answer{status: http.StatusUnauthorized, name: "missing_session", message: "log in first"}},
+	{session.ErrInvalid, answer{status: http.StatusUnauthorized, name: "invalid_session", message: "the session is not valid; log in again"}},
+	// The client is gone; nginx's number for that.
+	{context.Canceled, answer{status: 499, name: "canceled", message: "the client is gone"}},
+	{errOpenDataRefusals, answer{status: http.StatusTooManyRequests, name: "rate_limited", message: "too much open data of this session did not verify; log in again"}},
+	{errOpenDataRejected, answer{status: http.StatusConflict, name: "open_data_rejected", message: "the open data does not verify; log in again and ask the user again"}},
+}
+
 // toAnswer is the one place where errors become HTTP. What it does not know is
 // trouble with the store: an outage is never "no session".
 func toAnswer(err error) answer {
@@ -74,61 +92,41 @@ func toAnswer(err error) answer {
 		return wechatAnswer(wx)
 	case errors.As(err, &push):
 		return answer{status: http.StatusForbidden, name: "push_rejected", message: "the push does not verify"}
-	case errors.Is(err, errMethod):
-		return answer{status: http.StatusMethodNotAllowed, name: "method_not_allowed", message: "this method is not allowed here"}
-	case errors.Is(err, errBodyTooLarge):
-		return answer{status: http.StatusRequestEntityTooLarge, name: "body_too_large", message: "the body is too large"}
 	case errors.As(err, &kind):
 		return answer{status: http.StatusUnsupportedMediaType, name: "unsupported_media_type", message: string(kind)}
-	case errors.Is(err, errTooEarly):
-		return answer{status: http.StatusTooEarly, name: "too_early", message: "send the request again when the TLS handshake is complete"}
-	case errors.Is(err, errCodeSeen):
-		return answer{status: http.StatusUnauthorized, name: "code_used", message: "the code has been used; call wx.login again"}
-	case errors.Is(err, errMissingSession):
-		return answer{status: http.StatusUnauthorized, name: "missing_session", message: "log in first"}
-	case errors.Is(err, session.ErrInvalid):
-		return answer{status: http.StatusUnauthorized, name: "invalid_session", message: "the session is not valid; log in again"}
-	case errors.Is(err, context.Canceled):
-		// Nobody is there to read it; nginx's number for that.
-		return answer{status: 499, name: "canceled", message: "the client is gone"}
-	case errors.Is(err, errOpenDataRefusals):
-		return answer{status: http.StatusTooManyRequests, name: "rate_limited", message: "too much open data of this session did not verify; log in again"}
-	case errors.Is(err, errOpenDataRejected):
-		return answer{status: http.StatusConflict, name: "open_data_rejected", message: "the open data does not verify; log in again and ask the user again"}
-	default:
-		return answer{status: http.StatusServiceUnavailable, name: "store_unavailable", message: "sessions are not available; try again soon", retryAfter: storeRetryAfter}
 	}
+	for _, a := range answers {
+		if errors.Is(err, a.to) {
+			return a.answer
+		}
+	}
+	return answer{status: http.StatusServiceUnavailable, name: "store_unavailable", message: "sessions are not available; try again soon", retryAfter: storeRetryAfter}
+}
+
+// wechatAnswers are those to errors of WeChat's API. The name is the error's
+// kind, unless there is one here.
+var wechatAnswers = map[wechat.Kind]answer{
+	wechat.BadRequest:      {status: http.StatusBadRequest, message: "the code or the appid is not valid"},
+	wechat.MockCode:        {status: http.StatusBadRequest, name: "bad_request", message: mockCodeMessage},
+	wechat.InvalidCode:     {status: http.StatusUnauthorized, message: "the code is invalid or expired; call wx.login again"},
+	wechat.CodeUsed:        {status: http.StatusUnauthorized, message: "the code has been used; call wx.login again"},
+	wechat.UserBlocked:     {status: http.StatusForbidden, message: "WeChat has blocked this user"},
+	wechat.RateLimited:     {status: http.StatusTooManyRequests, message: "too many logins of this user"},
+	wechat.RejectedGateway: {status: http.StatusBadGateway, message: "WeChat rejected this gateway's credentials or address; contact the site operator"},
+	wechat.PhoneRejected:   {status: http.StatusConflict, message: "WeChat gives no phone number of this user for the code; ask the user to tap the button again"},
+	wechat.Timeout:         {status: http.StatusGatewayTimeout, message: "WeChat did not answer in time"},
+	wechat.Busy:            {status: http.StatusServiceUnavailable, message: "WeChat is busy; try again soon"},
+	wechat.Canceled:        {status: http.StatusServiceUnavailable, name: string(wechat.Busy), message: "WeChat is busy; try again soon"},
 }
 
 func wechatAnswer(err *wechat.Error) answer {
-	a := answer{name: string(err.Kind)}
+	a, known := wechatAnswers[err.Kind]
+	if !known {
+		a = answer{status: http.StatusBadGateway, name: string(wechat.BadReply), message: "WeChat's answer could not be used"}
+	}
+	a.name = cmp.Or(a.name, string(err.Kind))
 	if err.HasErrcode {
 		a.errcode = &err.Errcode
-	}
-	switch err.Kind {
-	case wechat.BadRequest:
-		a.status, a.message = http.StatusBadRequest, "the code or the appid is not valid"
-	case wechat.MockCode:
-		a.status, a.name = http.StatusBadRequest, "bad_request"
-		a.message = "this code is the developer tools' mock: open the project with a real appid"
-	case wechat.InvalidCode:
-		a.status, a.message = http.StatusUnauthorized, "the code is invalid or expired; call wx.login again"
-	case wechat.CodeUsed:
-		a.status, a.message = http.StatusUnauthorized, "the code has been used; call wx.login again"
-	case wechat.UserBlocked:
-		a.status, a.message = http.StatusForbidden, "WeChat has blocked this user"
-	case wechat.RateLimited:
-		a.status, a.message = http.StatusTooManyRequests, "too many logins of this user"
-	case wechat.RejectedGateway:
-		a.status, a.message = http.StatusBadGateway, "WeChat rejected this gateway's credentials or address; contact the site operator"
-	case wechat.PhoneRejected:
-		a.status, a.message = http.StatusConflict, "WeChat gives no phone number of this user for the code; ask the user to tap the button again"
-	case wechat.Timeout:
-		a.status, a.message = http.StatusGatewayTimeout, "WeChat did not answer in time"
-	case wechat.Busy, wechat.Canceled:
-		a.status, a.name, a.message = http.StatusServiceUnavailable, string(wechat.Busy), "WeChat is busy; try again soon"
-	default:
-		a.status, a.name, a.message = http.StatusBadGateway, string(wechat.BadReply), "WeChat's answer could not be used"
 	}
 	// Retry-After is set on 429 and 503 only.
 	if a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests {

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/maypok86/otter/v2"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
@@ -25,7 +25,7 @@ const storeTime = 10 * time.Second
 // exchange turns codes into sessions, each code once.
 type exchange struct {
 	app     *App
-	codes   *usedCodes
+	codes   usedCodes
 	flights singleflight.Group
 	lines   *rate.Limiter // of errors about WeChat's replies, which clients may provoke
 	unsent  rate.Sometimes
@@ -145,8 +145,8 @@ func wechatFields(err *wechat.Error) []zap.Field {
 
 func (x *exchange) ask(ctx context.Context, source netip.Prefix, appID, code string) (wechat.Code2Session, error) {
 	m := x.app.metrics
-	m.inFlight.Inc()
-	defer m.inFlight.Dec()
+	m.exchangesInFlight.Inc()
+	defer m.exchangesInFlight.Dec()
 	start := time.Now()
 	user, err := x.app.wechat.Code2SessionFrom(ctx, source.String(), appID, code)
 	m.exchanges.WithLabelValues(appID).Observe(time.Since(start).Seconds())
@@ -157,8 +157,8 @@ func (x *exchange) ask(ctx context.Context, source netip.Prefix, appID, code str
 const codeLifetime = 5 * time.Minute
 
 // maxCodes bounds the memory of codes: about 40 MiB at over 800 logins a second
-// for five minutes. Beyond that the oldest are forgotten, and WeChat itself
-// still refuses them.
+// for five minutes. Beyond that some are forgotten, and WeChat itself still
+// refuses them.
 const maxCodes = 1 << 18
 
 // codeHash names a code of one mini program without keeping it.
@@ -172,18 +172,7 @@ func hashCode(appID, code string) codeHash {
 // usedCodes remembers which codes were sent to WeChat, for as long as they
 // could be sent again. It outlives a reload.
 type usedCodes struct {
-	now      func() time.Time
-	start    time.Time // what expiry is counted from
-	lifetime time.Duration
-
-	mu    sync.Mutex
-	used  map[codeHash]time.Duration // when each expires
-	queue []usedCode                 // oldest first; also those that were released
-}
-
-type usedCode struct {
-	hash    codeHash
-	expires time.Duration
+	*otter.Cache[codeHash, struct{}]
 }
 
 // The names under which the pool keeps what was used: the codes of wx.login,
@@ -193,50 +182,30 @@ const (
 	pushesName = "used pushes"
 )
 
-func takeUsedCodes(name string, lifetime time.Duration) *usedCodes {
+func takeUsedCodes(name string, lifetime time.Duration) usedCodes {
 	value, _, _ := stores.LoadOrNew(name, func() (caddy.Destructor, error) {
-		return newUsedCodes(time.Now, lifetime), nil
+		return newUsedCodes(lifetime), nil
 	})
-	return value.(*usedCodes)
+	return value.(usedCodes)
 }
 
-func newUsedCodes(now func() time.Time, lifetime time.Duration) *usedCodes {
-	return &usedCodes{now: now, start: now(), lifetime: lifetime, used: make(map[codeHash]time.Duration)}
+func newUsedCodes(lifetime time.Duration) usedCodes {
+	return usedCodes{otter.Must(&otter.Options[codeHash, struct{}]{
+		MaximumSize: maxCodes, ExpiryCalculator: otter.ExpiryWriting[codeHash, struct{}](lifetime),
+	})}
 }
 
 // claim marks a code as used. It returns false if it was.
-func (c *usedCodes) claim(hash codeHash) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.now().Sub(c.start)
-	c.forget(now)
-	if _, seen := c.used[hash]; seen {
-		return false
-	}
-	c.used[hash] = now + c.lifetime
-	c.queue = append(c.queue, usedCode{hash, now + c.lifetime})
-	return true
+func (c usedCodes) claim(hash codeHash) bool {
+	_, claimed := c.SetIfAbsent(hash, struct{}{})
+	return claimed
 }
 
 // release takes a claim back: the code did not reach WeChat.
-func (c *usedCodes) release(hash codeHash) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.used, hash)
-}
-
-// forget drops what has expired and what is too much.
-func (c *usedCodes) forget(now time.Duration) {
-	n := 0
-	for n < len(c.queue) && (len(c.queue)-n >= maxCodes || now >= c.queue[n].expires) {
-		// A code that was released and claimed again has a later entry, too.
-		if c.used[c.queue[n].hash] == c.queue[n].expires {
-			delete(c.used, c.queue[n].hash)
-		}
-		n++
-	}
-	c.queue = c.queue[n:]
-}
+func (c usedCodes) release(hash codeHash) { c.Invalidate(hash) }
 
 // Destruct implements caddy.Destructor.
-func (*usedCodes) Destruct() error { return nil }
+func (c usedCodes) Destruct() error {
+	c.StopAllGoroutines()
+	return nil
+}

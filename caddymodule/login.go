@@ -31,6 +31,7 @@ const (
 const (
 	errNotLoginJSON = badRequest(`the body is not JSON like {"code":"…"}`)
 	errLoginTwice   = badRequest("code or appid is given twice")
+	mockCodeMessage = "this code is the developer tools' mock: open the project with a real appid"
 )
 
 // loginRequest is what a client sends to log in.
@@ -239,7 +240,7 @@ func checkLogin(code, appID *string) (loginRequest, error) {
 	case code == nil || *code == "":
 		return loginRequest{}, badRequest("the code of wx.login is missing")
 	case *code == wechat.MockCodeText:
-		return loginRequest{}, badRequest("this code is the developer tools' mock: open the project with a real appid")
+		return loginRequest{}, badRequest(mockCodeMessage)
 	case !codePattern.MatchString(*code):
 		return loginRequest{}, badRequest("a code is 1 to 128 of letters, digits and -._~+/=")
 	}
@@ -284,7 +285,7 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 	}
 	s, err := h.logout(r)
 	if s != nil {
-		h.app.recordEnd("logout", s, clientIP(r), err)
+		h.app.recordLogout(r, s, err)
 	}
 	if err != nil {
 		return h.fail(w, r, err)

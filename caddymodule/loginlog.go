@@ -64,7 +64,7 @@ func (a *App) recordLogin(r *http.Request, appID string, created session.Created
 	}
 	a.metrics.logins.WithLabelValues(appID, result).Inc()
 	if !isNoLogin(err) {
-		a.events.login(appID, created.Session, result, a.hashOpenID)
+		a.emitLogin(appID, created.Session, result)
 	}
 	line := a.logger.Check(level, "login")
 	if line == nil {
@@ -83,17 +83,17 @@ func (a *App) recordLogin(r *http.Request, appID string, created session.Created
 	line.Write(fields...)
 }
 
-// recordEnd writes the line of a logout or revocation to the log.
-func (a *App) recordEnd(what string, s *session.Session, clientIP string, err error) {
+// recordLogout writes the line of a logout to the log.
+func (a *App) recordLogout(r *http.Request, s *session.Session, err error) {
 	result := resultOK
 	if err != nil {
 		result = toAnswer(err).name
 	}
-	a.logger.Info(what,
+	a.logger.Info("logout",
 		zap.String("appid", s.AppID),
 		zap.String("user", a.hashOpenID(s.AppID, s.OpenID)),
 		zap.String("session", s.ID),
-		zap.String("client_ip", clientIP),
+		zap.String("client_ip", clientIP(r)),
 		zap.String("result", result))
 }
 
@@ -105,34 +105,26 @@ func (a *App) hashOpenID(appID, openID string) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// eventLogin is emitted after each login, good or not.
-const eventLogin = "wxgate.login"
-
-// loginEvents tells Caddy's events app about logins, if it is configured.
-type loginEvents struct {
-	ctx caddy.Context
-	app *caddyevents.App // nil: nobody listens
-}
-
-func newLoginEvents(ctx caddy.Context) (*loginEvents, error) {
-	app, err := ctx.AppIfConfigured("events")
+// provisionEvents finds Caddy's events app, if it is configured.
+func (a *App) provisionEvents() error {
+	app, err := a.ctx.AppIfConfigured("events")
 	if errors.Is(err, caddy.ErrNotConfigured) {
-		return new(loginEvents), nil
+		return nil
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		a.events = app.(*caddyevents.App)
 	}
-	return &loginEvents{ctx: ctx, app: app.(*caddyevents.App)}, nil
+	return err
 }
 
-func (e *loginEvents) login(appID string, s *session.Session, result string, hash func(appID, openID string) string) {
-	if e.app == nil {
+// emitLogin emits the event of a login, good or not.
+func (a *App) emitLogin(appID string, s *session.Session, result string) {
+	if a.events == nil {
 		return
 	}
 	data := map[string]any{"appid": appID, "result": result}
 	if s != nil {
-		data["user"] = hash(s.AppID, s.OpenID)
-		data["session"] = s.ID
+		data["user"], data["session"] = a.hashOpenID(s.AppID, s.OpenID), s.ID
 	}
-	e.app.Emit(e.ctx, eventLogin, data)
+	a.events.Emit(a.ctx, "wxgate.login", data)
 }

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/maypok86/otter/v2"
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/identity"
@@ -143,12 +142,19 @@ func (h *Handler) openData(w http.ResponseWriter, r *http.Request, s *session.Se
 	if err != nil {
 		return err
 	}
+	refused, err := h.app.countRefusal(s.ID)
+	if err != nil {
+		return err
+	}
 	var opened wechat.Opened
 	if tapped {
 		opened.Data, err = h.phoneNumber(r, s, code)
 		object = object.Without(h.OpenData.Phone)
 	} else {
 		opened, err = h.decrypt(r, s, encrypted)
+	}
+	if !errors.Is(err, errOpenDataRejected) && !errors.Is(err, wechat.PhoneRejected) {
+		refused.Add(-1)
 	}
 	if err != nil {
 		return err
@@ -159,32 +165,36 @@ func (h *Handler) openData(w http.ResponseWriter, r *http.Request, s *session.Se
 	return nil
 }
 
-func (h *Handler) decrypt(r *http.Request, s *session.Session, in wechat.EncryptedData) (wechat.Opened, error) {
-	// The attempt is counted first, so that parallel ones do not slip by.
-	refused := h.app.refusal.of(s.ID)
+// countRefusal counts a refusal of open data of a session before the data is
+// judged, so that parallel ones do not slip by.
+func (a *App) countRefusal(session string) (*atomic.Int32, error) {
+	refused, ok := a.refusal.GetIfPresent(session)
+	if !ok {
+		refused, _ = a.refusal.SetIfAbsent(session, new(atomic.Int32))
+	}
 	if refused.Add(1) > maxOpenDataRefusals {
 		refused.Add(-1)
-		return wechat.Opened{}, errOpenDataRefusals
+		return nil, errOpenDataRefusals
 	}
+	return refused, nil
+}
+
+func (h *Handler) decrypt(r *http.Request, s *session.Session, in wechat.EncryptedData) (wechat.Opened, error) {
 	sessions, err := h.app.sessions()
 	if err != nil {
-		refused.Add(-1)
 		return wechat.Opened{}, err
 	}
 	keys, err := sessions.SessionKeys(r.Context(), s)
 	if err != nil {
-		refused.Add(-1)
 		return wechat.Opened{}, err
 	}
 	opened, err := wechat.OpenData(keys, wechat.Expected{
 		AppID: s.AppID, OpenID: s.OpenID, UnionID: s.UnionID, MaxAge: time.Duration(*h.OpenData.MaxAge), Now: time.Now(),
 	}, in)
-	reason, rejected := errors.AsType[wechat.Rejection](err)
-	if rejected {
+	if reason, rejected := errors.AsType[wechat.Rejection](err); rejected {
 		h.logRejection(r, s, zap.String("reason", string(reason)))
 		return opened, errOpenDataRejected
 	}
-	refused.Add(-1)
 	if err != nil {
 		return opened, badRequest("encryptedData or iv is not base64 of whole blocks")
 	}
@@ -199,23 +209,6 @@ func (h *Handler) logRejection(r *http.Request, s *session.Session, why ...zap.F
 		zap.String("session", s.ID),
 		zap.String("client_ip", clientIP(r)),
 	}, why...)...)
-}
-
-// refusalCounts counts refusals by session.
-type refusalCounts struct {
-	counts *otter.Cache[string, *atomic.Int32]
-}
-
-func newRefusalCounts() refusalCounts {
-	return refusalCounts{otter.Must(&otter.Options[string, *atomic.Int32]{MaximumSize: maxRefusedSessions})}
-}
-
-func (c refusalCounts) of(session string) *atomic.Int32 {
-	count, ok := c.counts.GetIfPresent(session)
-	if !ok {
-		count, _ = c.counts.SetIfAbsent(session, new(atomic.Int32))
-	}
-	return count
 }
 
 // The members that the gateway writes.
@@ -304,11 +297,6 @@ func (o *OpenData) phoneCode(object strictjson.Object, encrypted bool) (code str
 // WeChat once; requests of the user that carry it at the same time, such as those of a double
 // tap, share the answer, and the exchange goes on when the client is gone: the tap is paid for.
 func (h *Handler) phoneNumber(r *http.Request, s *session.Session, code string) (json.RawMessage, error) {
-	refused := h.app.refusal.of(s.ID)
-	if refused.Add(1) > maxOpenDataRefusals {
-		refused.Add(-1)
-		return nil, errOpenDataRefusals
-	}
 	flight := h.app.phones.DoChan(s.AppID+" "+s.OpenID+" "+code, func() (any, error) {
 		return h.app.exchangePhone(s, code, time.Duration(*h.OpenData.MaxAge))
 	})
@@ -321,27 +309,24 @@ func (h *Handler) phoneNumber(r *http.Request, s *session.Session, code string) 
 	case <-r.Context().Done():
 		err = r.Context().Err()
 	}
-	wx, _ := errors.AsType[*wechat.Error](err)
-	if wx == nil || wx.Kind != wechat.PhoneRejected {
-		refused.Add(-1)
-		return number, err
+	if wx, _ := errors.AsType[*wechat.Error](err); wx != nil && wx.Kind == wechat.PhoneRejected {
+		h.logRejection(r, s, wechatFields(wx)...)
 	}
-	h.logRejection(r, s, wechatFields(wx)...)
-	return nil, err
+	return number, err
 }
 
 func (a *App) exchangePhone(s *session.Session, code string, maxAge time.Duration) (number json.RawMessage, err error) {
-	a.metrics.api.inFlight.Inc()
+	a.metrics.apiInFlight.Inc()
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("exchanging the code of a phone number panicked: %v", p)
 		}
-		a.metrics.api.inFlight.Dec()
+		a.metrics.apiInFlight.Dec()
 		result := resultOK
 		if err != nil {
 			result = toAnswer(err).name
 		}
-		a.metrics.api.openData.WithLabelValues(s.AppID, "phone", result).Inc()
+		a.metrics.openData.WithLabelValues(s.AppID, "phone", result).Inc()
 	}()
 	hash := codeHash(sha256.Sum256([]byte("phone\x00" + s.AppID + "\x00" + code)))
 	if !a.logins.codes.claim(hash) {

@@ -56,8 +56,7 @@ func parsePush(d *caddyfile.Dispenser) (*Push, error) {
 	}
 	p := &Push{Path: args[0], AppID: args[1], Token: args[2]}
 	if len(args) == 4 {
-		p.EncodingAESKey = args[3]
-		if p.EncodingAESKey == "" {
+		if p.EncodingAESKey = args[3]; args[3] == "" {
 			return nil, d.Err("push: the EncodingAESKey is empty; is its variable set?")
 		}
 	}
@@ -85,26 +84,13 @@ func (p *Push) provision(a *App) error {
 	if !a.Declares(p.AppID) {
 		return fmt.Errorf("push %s: %s is not declared by a `miniprogram` line of the global options", p.Path, p.AppID)
 	}
-	secret := func(what, raw string) (string, error) {
-		if raw == "" {
-			return "", nil
-		}
-		value, written, err := resolveSecret(raw)
-		if err != nil {
-			return "", fmt.Errorf("push %s: %s: %w", p.Path, what, err)
-		}
-		if written {
-			a.warnWritten("the " + what + " of push " + p.Path)
-		}
-		return value, nil
-	}
-	token, err := secret("token", p.Token)
+	token, err := a.ResolveSecret("the token of push "+p.Path, p.Token)
 	if err != nil {
-		return err
+		return fmt.Errorf("push %s: token: %w", p.Path, err)
 	}
-	key, err := secret("EncodingAESKey", p.EncodingAESKey)
+	key, err := a.ResolveSecret("the EncodingAESKey of push "+p.Path, p.EncodingAESKey)
 	if err != nil {
-		return err
+		return fmt.Errorf("push %s: EncodingAESKey: %w", p.Path, err)
 	}
 	if p.verifier, err = wechat.NewPushVerifier(p.AppID, token, key); err != nil {
 		return fmt.Errorf("push %s: %w", p.Path, err)
@@ -177,9 +163,9 @@ func (h *Handler) acceptPush(w http.ResponseWriter, r *http.Request, next caddyh
 	if !h.app.pushes.claim(proof) {
 		return h.refusePush(w, r, p, errPushReplayed)
 	}
-	delivered := &deliveryResponse{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	delivered := caddyhttp.NewResponseRecorder(w, nil, nil)
 	defer func() {
-		if !delivered.ok {
+		if delivered.Status()/100 != 2 {
 			h.app.pushes.release(proof)
 		}
 	}()
@@ -212,26 +198,4 @@ func (h *Handler) refusePush(w http.ResponseWriter, r *http.Request, p *Push, er
 	h.logger.Debug("push refused",
 		zap.String("appid", p.AppID), zap.String("reason", string(reason)), zap.String("client_ip", clientIP(r)))
 	return string(reason), h.fail(w, r, reason)
-}
-
-// deliveryResponse notes whether the application took a message.
-type deliveryResponse struct {
-	*caddyhttp.ResponseWriterWrapper
-	wrote, ok bool
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (d *deliveryResponse) WriteHeader(status int) {
-	if !d.wrote && status >= 200 {
-		d.wrote, d.ok = true, status < 300
-	}
-	d.ResponseWriterWrapper.WriteHeader(status)
-}
-
-// Write implements io.Writer.
-func (d *deliveryResponse) Write(p []byte) (int, error) {
-	if !d.wrote {
-		d.WriteHeader(http.StatusOK)
-	}
-	return d.ResponseWriterWrapper.Write(p)
 }

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -87,31 +87,30 @@ func checkAppID(appID string) error {
 func (a *App) resolveSecrets() ([]wechat.MiniProgram, error) {
 	var out []wechat.MiniProgram
 	for _, mp := range a.MiniPrograms {
-		secret, err := a.appSecret(mp.AppID, mp.Secret)
-		if err != nil {
-			return nil, err
+		what := "the app secret of " + mp.AppID
+		secret, err := a.ResolveSecret(what, mp.Secret)
+		old, oldErr := a.ResolveSecret(what, mp.OldSecret)
+		if err := cmp.Or(err, oldErr); err != nil {
+			return nil, fmt.Errorf("miniprogram %s: secret: %w", mp.AppID, err)
 		}
-		resolved := wechat.MiniProgram{AppID: mp.AppID, Secret: secret}
-		if mp.OldSecret != "" {
-			if resolved.OldSecret, err = a.appSecret(mp.AppID, mp.OldSecret); err != nil {
-				return nil, err
-			}
-		}
-		out = append(out, resolved)
+		out = append(out, wechat.MiniProgram{AppID: mp.AppID, Secret: secret, OldSecret: old})
 	}
 	return out, nil
 }
 
-func (a *App) appSecret(appID, raw string) (string, error) {
+// ResolveSecret returns the value of a secret of the configuration, which may
+// be a placeholder or empty. It warns if the secret, which what names, is
+// written out.
+func (a *App) ResolveSecret(what, raw string) (string, error) {
 	secret, written, err := resolveSecret(raw)
-	if err != nil {
-		return "", fmt.Errorf("miniprogram %s: secret: %w", appID, err)
+	if err != nil || secret == "" {
+		return "", err
 	}
-	if strings.ContainsFunc(secret, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
-		return "", fmt.Errorf("miniprogram %s: the secret holds spaces or control characters", appID)
+	if strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", errors.New("it holds blanks or characters that are not ASCII")
 	}
 	if written {
-		a.warnWritten("the app secret of " + appID)
+		a.warnWritten(what)
 	}
 	return secret, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -36,9 +35,6 @@ func (a *App) provisionAPI(cfg wechat.Config) (err error) {
 	for _, pay := range a.VirtualPay {
 		var keys payKeys
 		for env, raw := range []string{pay.AppKey, pay.SandboxKey} {
-			if raw == "" {
-				continue
-			}
 			if keys[env], err = a.ResolveSecret("the app key of "+pay.AppID, raw); err != nil {
 				return fmt.Errorf("virtual_pay %s: %w", pay.AppID, err)
 			}
@@ -104,22 +100,6 @@ func (a *App) UserKeys(ctx context.Context, appID, openID string) ([]string, err
 		return nil, err
 	}
 	return sessions.UserKeys(ctx, appID, openID)
-}
-
-// ResolveSecret returns the value of a secret of the configuration, which may
-// be a placeholder. It warns if the secret, which what names, is written out.
-func (a *App) ResolveSecret(what, raw string) (string, error) {
-	secret, written, err := resolveSecret(raw)
-	if err != nil {
-		return "", err
-	}
-	if strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", errors.New("it holds blanks or characters that are not ASCII")
-	}
-	if written {
-		a.warnWritten(what)
-	}
-	return secret, nil
 }
 
 // APITokenKeys returns the keys under which the tokens are made that
