@@ -38,7 +38,7 @@ func TestLogFormatShowsNoTokens(t *testing.T) {
 	for _, lines := range []string{
 		"X-Session: " + token, gatewaytest.Token(token), "Authorization: Bearer " + token,
 		"X-Session: " + almost, gatewaytest.Token(almost), "Authorization: Bearer " + almost,
-		"X-Other: a, " + token, "Referer: https://h/?t=%22" + token + "%22",
+		"X-Other: a, " + token, "Referer: https://h/?code=071aBcDeFg&t=%22" + token + "%22",
 	} {
 		g.Get("/orders?a=1&code=071aBcDeFg&t="+token, strings.Split(lines, "\n")...)
 	}

@@ -443,6 +443,27 @@ func TestDoctorSeesThatTokensDoNotArrive(t *testing.T) {
 	require.NotEmpty(t, g.Upstream.Take())
 }
 
+// TestDoctorFetchesTheKeysOfAssertions from the running gateway, as applications do.
+func TestDoctorFetchesTheKeysOfAssertions(t *testing.T) {
+	g := gatewaytest.New(t)
+	relay := gatewaytest.FreeAddr(t)
+	site := "http://" + relay + " {\n\tbind 127.0.0.1\n\twxgate_api\n}\n\nhttp://$LISTEN {\n\twxgate {\n\t\tinject assertion X-Assertion"
+	asserting := strings.Replace(healthy, "http://$LISTEN {\n\twxgate {", site, 1)
+	g.Run(gatewaytest.Config{Whole: asserting})
+	const fetched = ": applications can fetch the keys of assertions, " + jwksPath
+	text := operate(t, g, "check").require(t, 0).stdout
+	require.Contains(t, text, "ok       site 127.0.0.1"+fetched)
+	require.Equal(t, 2, strings.Count(text, fetched), text)
+
+	out, err := g.Reload(gatewaytest.Config{Whole: strings.Replace(asserting, "reverse_proxy", "redir /.well-known/* https://www.example.com{uri}\n\treverse_proxy", 1)})
+	require.NoError(t, err, out)
+	text = operate(t, g, "check").require(t, 1).stdout
+	require.Equal(t, 1, strings.Count(text, "FAULT"), text)
+	require.Contains(t, text, "applications cannot fetch the keys of assertions, "+jwksPath+", from the running gateway: the answer is another one, 302 Found")
+	require.Contains(t, text, "let it come to wxgate, or name another: assertion { jwks <path> }")
+	require.Equal(t, 1, strings.Count(text, fetched), "the one of wxgate_api")
+}
+
 // TestDoctorAsksTheStoreOfTheRunningGateway does not take figures, which a
 // gateway has without its store, for a sign of health.
 func TestDoctorAsksTheStoreOfTheRunningGateway(t *testing.T) {

@@ -263,3 +263,19 @@ func TestAlertsFire(t *testing.T) {
 	out, err := gatewaytest.Command(t, "promtool", "test", "rules", file).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
+
+// A request that passes two gates is one request.
+func TestRequestThroughTwoGatesCountsOnce(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{
+		Site: "public /a/public",
+		Next: "wxgate /a/* {\n\tinject openid X-A\n\tpublic /a/public\n}\nreverse_proxy $UPSTREAM",
+	})
+	token := g.Login("alice").Token
+	require.Equal(t, http.StatusOK, g.Get("/a/x", gatewaytest.Token(token)).Status)
+	require.Equal(t, http.StatusOK, g.Get("/a/public").Status)
+	require.Equal(t, http.StatusUnauthorized, g.Get("/a/x").Status)
+	counted := scrape(t, g)
+	for _, result := range []string{"allowed", "public", "missing"} {
+		require.EqualValues(t, 1, counted[`wxgate_requests_total{result="`+result+`"}`], result)
+	}
+}

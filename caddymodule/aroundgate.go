@@ -116,6 +116,7 @@ type gateUse struct {
 	site   string
 	server *caddyhttp.Server
 	hosts  []string // that the site answers to; none: all
+	errors bool     // in error routes
 	way    way
 
 	keepsOut []string // those of the gate's own paths that do not come to it
@@ -133,6 +134,7 @@ type walk struct {
 	guards map[*Handler]bool
 
 	gates   []gateUse
+	relays  []gateUse // of wxgate_api, which is no gate
 	proxies []proxyUse
 	faults  Findings
 }
@@ -148,6 +150,7 @@ func walkServers(servers map[string]*caddyhttp.Server) walk {
 		}
 		w.findIdleGates()
 		all.gates = append(all.gates, w.gates...)
+		all.relays = append(all.relays, w.relays...)
 		all.proxies = append(all.proxies, w.proxies...)
 		all.faults = append(all.faults, w.faults...)
 	}
@@ -278,6 +281,9 @@ func (w *walk) handler(handler caddyhttp.MiddlewareHandler, before way) (after w
 		return before
 	}
 	after = before
+	if module, ok := handler.(caddy.Module); ok && module.CaddyModule().ID == "http.handlers.wxgate_api" {
+		w.relays = append(w.relays, gateUse{site: w.site, server: w.server, hosts: w.hosts})
+	}
 	if !isSteady(handler) {
 		after.when, after.since = nil, nil
 	}
@@ -293,7 +299,7 @@ func (w *walk) gate(h *Handler, before way) way {
 	if before.ended != "" {
 		w.faults.Fault(w.site, before.ended+" stands before its gate, so no request comes to the gate", gateFirst)
 	}
-	use := gateUse{gate: h, site: w.site, server: w.server, hosts: w.hosts, way: before, passed: len(w.proxies)}
+	use := gateUse{gate: h, site: w.site, server: w.server, hosts: w.hosts, errors: w.errors, way: before, passed: len(w.proxies)}
 	if !w.errors {
 		use.keepsOut = keptOut(h, w.server, before.since)
 	}

@@ -36,10 +36,10 @@ type Assertion struct {
 	JWKS string `json:"jwks,omitempty"`
 }
 
-const (
-	defaultIssuer = "wxgate"
-	defaultJWKS   = "/.well-known/wxgate/jwks.json"
-)
+const defaultIssuer = "wxgate"
+
+// DefaultJWKS is the path of the key set on sites, and on wxgate_api.
+const DefaultJWKS = "/.well-known/wxgate/jwks.json"
 
 // parseAssertion reads
 //
@@ -65,7 +65,7 @@ func parseAssertion(d *caddyfile.Dispenser) (*Assertion, error) {
 func (a *Assertion) setDefaults() {
 	a.Issuer = cmp.Or(a.Issuer, defaultIssuer)
 	a.Lifetime = cmp.Or(a.Lifetime, caddy.Duration(assertion.DefaultLifetime))
-	a.JWKS = cmp.Or(a.JWKS, defaultJWKS)
+	a.JWKS = cmp.Or(a.JWKS, DefaultJWKS)
 }
 
 func (a *Assertion) check() error {
@@ -93,31 +93,22 @@ func (a *App) deriveAssertionKeys(encryptionKeys [][]byte) error {
 	return nil
 }
 
-// JWKS returns the key set that verifies this gateway's assertions. The error is
-// not nil before the key file of a new store is made.
-func (a *App) JWKS() ([]byte, error) {
-	signing := a.signing.Load()
-	if signing == nil {
-		return nil, errNoAssertion
-	}
-	return assertion.JWKS(*signing)
-}
-
-// serveJWKS answers with the key set. It is public by nature.
-func (h *Handler) serveJWKS(w http.ResponseWriter, r *http.Request) error {
+// ServeJWKS answers with the key set that verifies this gateway's assertions. It
+// is public by nature.
+func (a *App) ServeJWKS(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		return h.fail(w, r, errMethod)
+		return errMethod
 	}
-	set, err := h.app.JWKS()
-	if errors.Is(err, errNoAssertion) {
+	if a.signing.Load() == nil {
 		// The key is in a key file, which is read when the store opens.
-		if _, err = h.app.sessions(); err == nil {
-			set, err = h.app.JWKS()
+		if _, err := a.sessions(); err != nil {
+			return err
 		}
 	}
+	set, err := assertion.JWKS(*a.signing.Load())
 	if err != nil {
-		return h.fail(w, r, err)
+		return err
 	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	w.Header().Set("Cache-Control", "public, max-age=300")

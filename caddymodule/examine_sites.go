@@ -2,9 +2,12 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -49,6 +52,9 @@ func (a *App) ExamineSites(ctx context.Context, running *adminapi.Stats) Finding
 			}
 		}
 	}
+	if running != nil {
+		w.examineKeySets(ctx, &f)
+	}
 	a.examineTraffic(&f, running)
 	a.examineAPI(ctx, &f)
 	return f
@@ -79,6 +85,68 @@ func examineUpstream(ctx context.Context, f *Findings, site, address string) {
 	}
 	_ = conn.Close()
 	f.OK(site, "the upstream %s answers", address)
+}
+
+// examineKeySets fetches the key set from the running gateway where assertions
+// are used, as an application does that verifies them.
+func (w *walk) examineKeySets(ctx context.Context, f *Findings) {
+	asserts := false
+	for _, use := range w.gates {
+		if use.gate.Assertion != nil && !use.errors {
+			asserts = true
+			fetchKeySet(ctx, f, use, use.gate.Assertion.JWKS)
+		}
+	}
+	for _, relay := range w.relays {
+		if asserts {
+			fetchKeySet(ctx, f, relay, DefaultJWKS)
+		}
+	}
+}
+
+func fetchKeySet(ctx context.Context, f *Findings, use gateUse, path string) {
+	listener, err := caddy.ParseNetworkAddressWithDefaults(use.server.Listen[0], "tcp", 0)
+	if err != nil {
+		return // what provisioning accepts is one
+	}
+	host, scheme := "localhost", "http"
+	if len(use.hosts) > 0 && !strings.ContainsAny(use.hosts[0], "*{") {
+		host = use.hosts[0]
+	}
+	if len(use.server.TLSConnPolicies) > 0 {
+		scheme = "https"
+	}
+	client := &http.Client{
+		Timeout:       askTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			// Whether the certificate is good is not the question.
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // no secret is sent, and public keys are not used
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, listener.Network, listener.JoinHostPort(0))
+			},
+		},
+	}
+	var set struct{ Keys []json.RawMessage }
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, (&url.URL{Scheme: scheme, Host: host, Path: path}).String(), nil)
+	if err != nil {
+		f.Error(use.site, err)
+		return
+	}
+	resp, err := client.Do(req)
+	if err == nil {
+		defer resp.Body.Close()
+		if json.NewDecoder(resp.Body).Decode(&set) != nil || len(set.Keys) == 0 {
+			err = errors.New("the answer is another one, " + resp.Status)
+		}
+	}
+	if err != nil {
+		f.Fault(use.site, fmt.Sprintf("applications cannot fetch the keys of assertions, %s, from the running gateway: %v", path, err),
+			"a route before wxgate, such as redir or respond, or another site answers that path: let it come to wxgate, or name another: assertion { jwks <path> }")
+		return
+	}
+	f.OK(use.site, "applications can fetch the keys of assertions, %s", path)
 }
 
 // fewLogins is a number of logins too small to judge by.

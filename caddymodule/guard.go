@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wxgate/wxgate/caddymodule/identity"
 	"github.com/wxgate/wxgate/caddymodule/session"
@@ -20,10 +21,10 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	s, token, err := h.authenticate(r)
 	switch {
 	case err == nil:
-		h.metrics.allowed.Inc()
+		h.countPass(r, h.metrics.allowed)
 		return h.serveUser(w, r, next, s, token)
 	case isRefusal(err) && identity.IsPublic(h.Public, r.URL):
-		h.metrics.public.Inc()
+		h.countPass(r, h.metrics.public)
 		if h.OpenData != nil {
 			if err := h.openData(w, r, nil); err != nil {
 				return h.fail(w, r, err)
@@ -43,6 +44,13 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		h.metrics.unavailable.Inc()
 	}
 	return h.fail(w, r, err)
+}
+
+// countPass counts a request that passes, unless an outer gate has counted it.
+func (h *Handler) countPass(r *http.Request, result prometheus.Counter) {
+	if h.outerVerdict(r) == nil {
+		result.Inc()
+	}
 }
 
 // isRefusal tells "there is no session" from "nobody can say".

@@ -278,7 +278,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	if h.Assertion != nil && r.URL.Path == h.Assertion.JWKS {
-		return h.serveJWKS(w, r)
+		if err := h.app.ServeJWKS(w, r); err != nil {
+			return h.fail(w, r, err)
+		}
+		return nil
 	}
 	if p := h.push(r.URL.Path); p != nil {
 		return h.servePush(w, r, next, p)

@@ -22,7 +22,8 @@ func init() {
 
 // LogEncoder is the log format `wxgate`: JSON whose lines do not let a reader
 // act as a user. The headers that carry a token are left out, a token anywhere
-// else is replaced with REDACTED, and the parameter `code` is cut from the URI.
+// else is replaced with REDACTED, and the parameter `code` is cut from the URI
+// and from Referer.
 type LogEncoder struct {
 	// How user_id names the user of a request: `hash`, the salted hash of the
 	// log of logins, or `clear`, the openid. Default: hash
@@ -130,6 +131,9 @@ func (e *LogEncoder) withoutToken(r *http.Request) *http.Request {
 	clean := *r
 	clean.RequestURI = withoutCode(r.RequestURI)
 	clean.Header = r.Header.Clone()
+	for i, referer := range clean.Header["Referer"] {
+		clean.Header["Referer"][i] = withoutCode(referer)
+	}
 	clean.Header.Del("Authorization")
 	clean.Header.Del(defaultToken)
 	if app := e.app(); app != nil {

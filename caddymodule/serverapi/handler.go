@@ -158,6 +158,12 @@ const otherAPI = "other"
 
 // ServeHTTP answers a call.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if r.URL.Path == caddymodule.DefaultJWKS && r.Method == http.MethodGet {
+		if err := h.app.ServeJWKS(w, r); err != nil {
+			return toRefusal(err).write(w)
+		}
+		return nil
+	}
 	c := &call{ResponseWriter: w, Request: r, seqID: newSeqID(), api: otherAPI, result: caddymodule.APIResultOK}
 	w.Header().Set("X-Openapi-Seqid", c.seqID)
 	done, start := h.app.MeasureAPICall(), time.Now()
