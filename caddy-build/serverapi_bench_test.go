@@ -20,8 +20,8 @@ import (
 )
 
 // BenchmarkRelayBesideNginx compares the CPU time of a call through the relay
-// with one through nginx, which adds a fixed access_token to the same requests
-// for the same sandbox. Rounds of both take turns.
+// with one through nginx and one through Caddy's reverse_proxy, which add a fixed
+// access_token to the same requests for the same sandbox. Rounds of all take turns.
 //
 //	go test ./caddy-build -run '^$' -bench RelayBesideNginx -benchtime 1x
 func BenchmarkRelayBesideNginx(b *testing.B) {
@@ -39,14 +39,23 @@ func BenchmarkRelayBesideNginx(b *testing.B) {
 		fmt.Fprint(w, `{"errcode":0,"errmsg":"ok","result":{"suggest":"pass","label":100},"trace_id":"60ae120f-371d5872-7941a05b"}`)
 	}))
 	defer wechat.Close()
+	equalHeap := []string{"GOGC=off", "GOMEMLIMIT=200MiB"}
 	r := &relay{Gateway: gatewaytest.New(b), tb: b, addr: gatewaytest.FreeAddr(b)}
-	cfg := relayConfig{}.whole(r.addr)
+	cfg := relayConfig{env: equalHeap}.whole(r.addr)
 	cfg.Whole = strings.ReplaceAll(cfg.Whole, "$WECHAT", wechat.URL)
 	r.Run(cfg)
+	bare := gatewaytest.Start(b, gatewaytest.Config{Env: equalHeap, Whole: `{
+	admin $ADMIN
+	auto_https off
+}
+http://$LISTEN {
+	uri query +access_token fixed-token
+	reverse_proxy ` + wechat.URL + `
+}
+`})
 	nginxAddr, nginxPid := startTokenProxy(b, strings.TrimPrefix(wechat.URL, "http://"))
 
 	const calls, together = 4000, 8
-	var relayCPU, nginxCPU time.Duration
 	round := func(addr string, pid int) time.Duration {
 		client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: together}}
 		defer client.CloseIdleConnections()
@@ -66,20 +75,32 @@ func BenchmarkRelayBesideNginx(b *testing.B) {
 		all.Wait()
 		return cpuTime(b, pid) - before
 	}
-	round(r.addr, r.Pid())
-	round(nginxAddr, nginxPid)
+	rows := []struct {
+		name, addr string
+		pid        int
+		cpu        time.Duration
+	}{
+		{name: "relay", addr: r.addr, pid: r.Pid()},
+		{name: "caddy", addr: bare.Addr, pid: bare.Pid()},
+		{name: "nginx", addr: nginxAddr, pid: nginxPid},
+	}
+	for _, row := range rows {
+		round(row.addr, row.pid) // to warm up
+	}
 	rounds := 0
 	for b.Loop() {
-		for range 5 {
-			relayCPU += round(r.addr, r.Pid())
-			nginxCPU += round(nginxAddr, nginxPid)
+		for range 7 {
+			for i := range rows {
+				rows[i].cpu += round(rows[i].addr, rows[i].pid)
+			}
 			rounds++
 		}
 	}
-	perCall := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(rounds*calls) }
-	b.ReportMetric(perCall(relayCPU), "µs-CPU/relay-call")
-	b.ReportMetric(perCall(nginxCPU), "µs-CPU/nginx-call")
-	b.ReportMetric(float64(relayCPU)/float64(nginxCPU), "ratio")
+	for _, row := range rows {
+		b.ReportMetric(float64(row.cpu.Microseconds())/float64(rounds*calls), "µs-CPU/"+row.name+"-call")
+	}
+	b.ReportMetric(float64(rows[0].cpu)/float64(rows[1].cpu), "÷caddy")
+	b.ReportMetric(float64(rows[0].cpu)/float64(rows[2].cpu), "÷nginx")
 }
 
 // startTokenProxy runs one nginx process that adds a token to what it passes on.

@@ -40,14 +40,13 @@ type APIConfig struct {
 // An API calls WeChat's server API with the access_token of a mini program.
 // Its methods may be called by many goroutines at once.
 type API struct {
-	base     *url.URL
-	timeout  time.Duration
-	tokens   *Tokens
-	once     *http.Transport // a connection for each call
-	kept     *http.Transport // kept connections
-	places   chan struct{}   // holds one value per call in flight
-	mu       sync.Mutex
-	hopeless map[hopelessCall]time.Time
+	base      *url.URL
+	timeout   time.Duration
+	tokens    *Tokens
+	transport transport
+	places    chan struct{} // holds one value per call in flight
+	mu        sync.Mutex
+	hopeless  map[hopelessCall]time.Time
 }
 
 // A hopelessCall is an API that refuses a token with which nothing is wrong.
@@ -62,19 +61,13 @@ func NewAPI(cfg APIConfig) (*API, error) {
 	}
 	base.Path = strings.TrimRight(base.Path, "/")
 	a := &API{
-		base:     base,
-		timeout:  cfg.Timeout,
-		once:     newTransport(cfg.Config, proxy),
-		kept:     newTransport(cfg.Config, proxy),
-		places:   make(chan struct{}, cfg.Concurrency),
-		hopeless: make(map[hopelessCall]time.Time),
+		base:      base,
+		timeout:   cfg.Timeout,
+		transport: newTransport(cfg.Config, base, proxy, maxAPIReply),
+		places:    make(chan struct{}, cfg.Concurrency),
+		hopeless:  make(map[hopelessCall]time.Time),
 	}
-	// A GET that is repeated on a connection that has died does no harm here,
-	// and a POST is repeated only if nothing of it was written.
-	a.kept.DisableKeepAlives = false
-	a.kept.MaxIdleConns, a.kept.MaxIdleConnsPerHost = 16, 16
-	a.kept.IdleConnTimeout = 30 * time.Second
-	a.tokens = newTokens(base, a.once, cfg.MiniPrograms, cfg.Report)
+	a.tokens = newTokens(base, a.transport, cfg.MiniPrograms, cfg.Report)
 	return a, nil
 }
 
@@ -89,10 +82,7 @@ func (a *API) ShareTokens(with *API) { a.tokens.share(with.tokens) }
 func (a *API) InFlight() int { return len(a.places) }
 
 // Close frees what the API holds. Calls under way go on.
-func (a *API) Close() {
-	a.once.CloseIdleConnections()
-	a.kept.CloseIdleConnections()
-}
+func (a *API) Close() { a.transport.CloseIdleConnections() }
 
 // An APICall is one call of the server API.
 type APICall struct {
@@ -103,8 +93,6 @@ type APICall struct {
 	Header http.Header
 	Body   io.Reader // nil if there is none
 	Length int64     // of Body; -1 if unknown
-
-	fresh bool // needs a connection of its own
 }
 
 // A BodyError is what reading the caller's Body failed with.
@@ -248,11 +236,7 @@ func (a *API) send(ctx context.Context, call APICall, body *callBody, token stri
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
 	})
-	transport := a.kept
-	if call.fresh {
-		transport = a.once
-	}
-	resp, err := transport.RoundTrip(req.WithContext(ctx))
+	resp, err := a.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return nil, apiError(networkError(err, connected.Load()))
 	}
@@ -306,12 +290,9 @@ func (b *callBody) Read(p []byte) (int, error) {
 
 func (b *callBody) addTo(req *http.Request) {
 	switch {
-	case b.r == nil:
+	case b.whole && len(b.kept) == 0:
 	case b.whole:
-		req.ContentLength = int64(len(b.kept))
-		// The transport sends it again if nothing of it was written.
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.kept)), nil }
-		req.Body, _ = req.GetBody()
+		req.ContentLength, req.Body = int64(len(b.kept)), io.NopCloser(bytes.NewReader(b.kept))
 	default:
 		req.ContentLength, req.Body = b.length, io.NopCloser(io.MultiReader(bytes.NewReader(b.kept), b))
 	}

@@ -58,7 +58,7 @@ func NewClient(cfg Config) (*Client, error) {
 	return &Client{
 		endpoint:  base,
 		timeout:   cfg.Timeout,
-		transport: newExchangeTransport(cfg, base, proxy),
+		transport: newTransport(cfg, base, proxy, maxReply),
 		turns:     newTurns(cfg.Concurrency),
 		programs:  programs,
 	}, nil
@@ -189,9 +189,15 @@ const minRedacted = 8
 func redact(s string, words ...string) string {
 	var pairs []string
 	for _, word := range words {
-		if len(word) >= minRedacted {
-			pairs = append(pairs, word, "[redacted]", url.QueryEscape(word), "[redacted]")
+		if len(word) < minRedacted {
+			continue
 		}
+		if escaped := url.QueryEscape(word); strings.Contains(s, word) || strings.Contains(s, escaped) {
+			pairs = append(pairs, word, "[redacted]", escaped, "[redacted]")
+		}
+	}
+	if pairs == nil {
+		return s
 	}
 	// One pass: what was put in is not searched.
 	return strings.NewReplacer(pairs...).Replace(s)

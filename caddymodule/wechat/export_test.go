@@ -35,11 +35,15 @@ func (c *Client) SetRootCAs(roots *x509.CertPool) {
 }
 
 // UseOneConnectionEach makes the client use the transport that it has where there is a proxy.
-func (c *Client) UseOneConnectionEach() { c.transport = newTransport(Config{}, nil) }
+func (c *Client) UseOneConnectionEach() { c.transport = newProxyTransport(Config{}, nil) }
 
 // IdleConnections returns how many connections are kept.
-func (c *Client) IdleConnections() int {
-	p := c.transport.(*pool)
+func (c *Client) IdleConnections() int { return c.transport.(*pool).countIdle() }
+
+// IdleConnections returns how many connections are kept.
+func (a *API) IdleConnections() int { return a.transport.(*pool).countIdle() }
+
+func (p *pool) countIdle() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.idle)
@@ -47,7 +51,7 @@ func (c *Client) IdleConnections() int {
 
 // SetDialContext gives the API another network.
 func (a *API) SetDialContext(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
-	a.once.DialContext, a.kept.DialContext = dial, dial
+	a.transport.(*pool).dial = dial
 }
 
 // What fuzzing reads without a network.

@@ -272,6 +272,9 @@ func (s *oneByOne) serve(conn net.Conn) {
 			return
 		}
 		body := `{"session_key":"` + goodKey + `","openid":"` + code + `"}`
+		if req.URL.Path == stablePath {
+			body = `{"access_token":"token","expires_in":7200}`
+		}
 		reply := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 		if s.late == nil {
 			_, _ = io.WriteString(conn, reply+s.surplus)
@@ -388,7 +391,71 @@ func TestSurplusBytesAreNoReply(t *testing.T) {
 			require.Zero(t, server.reused)
 			require.Empty(t, logged.String())
 		})
+		t.Run(name+" to a call", func(t *testing.T) {
+			var logged bytes.Buffer
+			log.SetOutput(&logged)
+			t.Cleanup(func() { log.SetOutput(os.Stderr) })
+			server := newOneByOne(t)
+			server.surplus = tc.surplus
+			if tc.late {
+				server.late = make(chan struct{}, 1)
+				server.late <- struct{}{} // for the token
+			}
+			api, err := wechat.NewAPI(wechat.APIConfig{Config: wechat.Config{
+				BaseURL: "http://" + server.Addr().String(), Timeout: time.Minute,
+				MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
+			}})
+			require.NoError(t, err)
+			t.Cleanup(api.Close)
+			for i := range 20 {
+				call := post(checkPath, "{}")
+				call.Query = fmt.Sprint("js_code=code", i)
+				_, text := do(t, api, call)
+				require.Contains(t, text, fmt.Sprintf(`"openid":"code%d"`, i))
+				if tc.late {
+					require.Eventually(t, func() bool { return api.IdleConnections() == 1 }, time.Minute, time.Millisecond)
+					server.late <- struct{}{}
+					require.Eventually(t, func() bool { return api.IdleConnections() == 0 }, time.Minute, time.Millisecond)
+				}
+			}
+			require.Zero(t, server.reused)
+			require.Empty(t, logged.String())
+		})
 	}
+}
+
+// A server that refuses a long body answers at its beginning and hangs up.
+func TestAReplyBeforeTheBodyHasEnded(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	api, err := wechat.NewAPI(wechat.APIConfig{Config: wechat.Config{
+		BaseURL: "http://" + listener.Addr().String(), Timeout: time.Minute,
+		MiniPrograms: []wechat.MiniProgram{{AppID: appID, Secret: secret}},
+	}})
+	require.NoError(t, err)
+	t.Cleanup(api.Close)
+	var server sync.WaitGroup
+	server.Go(func() {
+		for _, reply := range []string{
+			"200 OK\r\nContent-Length: 42\r\n\r\n" + `{"access_token":"token","expires_in":7200}`,
+			"413 Payload Too Large\r\nConnection: close\r\nContent-Length: 8\r\n\r\ntoo long",
+		} {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = io.WriteString(conn, "HTTP/1.1 "+reply)
+			_ = conn.Close()
+		}
+	})
+	call := post("/cgi-bin/media/upload", "")
+	call.Body, call.Length = bytes.NewReader(make([]byte, 16<<20)), 16<<20
+	reply, text := do(t, api, call)
+	server.Wait()
+	require.NoError(t, listener.Close())
+	require.Equal(t, http.StatusRequestEntityTooLarge, reply.Status)
+	require.Equal(t, "too long", text)
 }
 
 // A TLS server that offers HTTP/2 is spoken to in HTTP/1.1, which repeats nothing.

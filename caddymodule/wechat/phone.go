@@ -67,7 +67,6 @@ func (a *API) phoneReply(ctx context.Context, appID string, body []byte) ([]byte
 		Header: http.Header{"Content-Type": {"application/json"}},
 		Body:   bytes.NewReader(body),
 		Length: int64(len(body)),
-		fresh:  true,
 	})
 	if err != nil {
 		return nil, err

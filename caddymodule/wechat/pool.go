@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -29,7 +30,7 @@ const (
 )
 
 // A pool is a transport to one address that sends each request exactly once, over connections
-// that are kept. Its requests are GETs, and their replies are read to the end or not at all.
+// that are kept. A request is sent to its end before its reply is read.
 //
 // It exists because of two faults of http.Transport (Go 1.26). When a kept connection dies, it
 // sends a GET again by itself (Transport.shouldRetryRequest), and the code would be burnt. And
@@ -41,6 +42,7 @@ type pool struct {
 	address string
 	tls     *tls.Config // nil for plain HTTP
 	maxIdle int
+	maxBody int64 // how much of a reply is read at most
 
 	mu     sync.Mutex
 	idle   []*poolConn // that are silent, the last used at the end
@@ -54,6 +56,7 @@ type poolConn struct {
 	born   time.Time
 	header io.LimitedReader // what the reader reads from, to bound a header
 	reader *bufio.Reader
+	writer *bufio.Writer
 	quiet  chan bool // receives from watch whether the connection was silent until it was taken
 }
 
@@ -86,16 +89,24 @@ func (c *poolConn) exchange(req *http.Request) (*http.Response, error) {
 	if trace := httptrace.ContextClientTrace(req.Context()); trace != nil && trace.GotConn != nil {
 		trace.GotConn(httptrace.GotConnInfo{Conn: c.Conn})
 	}
-	writer := bufio.NewWriter(c.Conn)
-	if err := errors.Join(req.Write(writer), writer.Flush()); err != nil {
-		return nil, err
+	err := req.Write(c.writer)
+	broken := c.writer.Flush()
+	if err != nil && broken == nil {
+		return nil, err // the request's body cannot be read
 	}
 	c.header.N = maxReplyHeader
 	for {
 		resp, err := http.ReadResponse(c.reader, req)
-		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
-			c.header.N = maxReply + maxReplyHeader // chunks have a size in front
-			return resp, err
+		switch {
+		case err != nil && broken != nil:
+			return nil, broken
+		case err != nil:
+			return nil, err
+		case resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols:
+			c.header.N = c.pool.maxBody + maxReplyHeader // chunks have a size in front
+			// A server that refuses a long body replies and hangs up.
+			resp.Close = resp.Close || broken != nil
+			return resp, nil
 		}
 	}
 }
@@ -163,6 +174,8 @@ func (p *pool) connect(ctx context.Context) (*poolConn, error) {
 	c := &poolConn{Conn: conn, pool: p, born: time.Now()}
 	c.header.R = conn
 	c.reader = bufio.NewReader(&c.header)
+	// It must not see ReadFrom, after which a failed reader looks like a failed connection.
+	c.writer = bufio.NewWriter(struct{ io.Writer }{conn})
 	return c, nil
 }
 
@@ -204,7 +217,7 @@ func (c *poolConn) watch() {
 func (c *poolConn) isSilent() bool {
 	var one [1]byte
 	_, err := c.Read(one[:])
-	return err != nil && isTimeout(err)
+	return errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // add reports whether the connection is kept.

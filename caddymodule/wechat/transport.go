@@ -21,13 +21,13 @@ type transport interface {
 	CloseIdleConnections()
 }
 
-// newExchangeTransport returns the transport for exchanges: a pool, or one connection for each
-// exchange where a proxy has to be asked first.
-func newExchangeTransport(cfg Config, base, proxy *url.URL) transport {
+// newTransport returns a pool for replies of at most maxBody, or one connection for each
+// request where a proxy has to be asked first.
+func newTransport(cfg Config, base, proxy *url.URL, maxBody int64) transport {
 	if proxy != nil {
-		return newTransport(cfg, proxy)
+		return newProxyTransport(cfg, proxy)
 	}
-	p := &pool{dial: (&net.Dialer{Timeout: cfg.Timeout}).DialContext, maxIdle: cfg.Concurrency}
+	p := &pool{dial: (&net.Dialer{Timeout: cfg.Timeout}).DialContext, maxIdle: cfg.Concurrency, maxBody: maxBody}
 	port := "80"
 	if base.Scheme == "https" {
 		port = "443"
@@ -42,10 +42,10 @@ func tlsConfig() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(0)}
 }
 
-// newTransport returns a transport on which each request has a connection of its own: see pool
+// newProxyTransport returns a transport on which each request has a connection of its own: see pool
 // for what http.Transport does with kept ones. A TLS session is resumed, which saves most of
 // the cost.
-func newTransport(cfg Config, proxy *url.URL) *http.Transport {
+func newProxyTransport(cfg Config, proxy *url.URL) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	t := &http.Transport{
