@@ -35,6 +35,7 @@ lint:
 	go install $(GOLANGCI_LINT)
 	"$$(go env GOPATH)/bin/golangci-lint" run ./...
 	npx --yes dockerfile-utils@0.16.3 lint docs/install/Dockerfile
+	cd .ci/kubernetes && go run . ../../docs/install/kubernetes.yaml
 	cd docs/miniprogram && npm ci --no-audit --no-fund --silent && npm run --silent check
 
 # The pictures of the demo in docs/images.
