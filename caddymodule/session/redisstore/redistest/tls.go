@@ -27,11 +27,12 @@ type TLS struct {
 // StartTLS runs a single server that speaks TLS only.
 func StartTLS(t testing.TB, directives ...string) (*Server, *TLS) {
 	t.Helper()
-	certificate := newTLS(t)
+	certificate := NewTLS(t)
 	return start(t, serverMode, certificate, directives), certificate
 }
 
-func newTLS(t testing.TB) *TLS {
+// NewTLS returns a certificate of 127.0.0.1 that signs itself, for servers and clients.
+func NewTLS(t testing.TB) *TLS {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
