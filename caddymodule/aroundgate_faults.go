@@ -1,9 +1,19 @@
 package caddymodule
 
 import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"path"
 	"slices"
+	"strconv"
+	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 // findOpenAddresses finds the addresses that are reached behind a gate here and
@@ -76,4 +86,182 @@ func (w *walk) anotherServes(use gateUse, path string) bool {
 	return slices.ContainsFunc(w.gates, func(other gateUse) bool {
 		return other.site == use.site && (other.gate.Login == path || other.gate.Logout == path) && !slices.Contains(other.keepsOut, path)
 	})
+}
+
+// upstreamAddresses returns where a proxy sends requests. A source of dynamic
+// upstreams is named by what it looks up; what that resolves to is not known.
+func upstreamAddresses(p *reverseproxy.Handler) []string {
+	var addresses []string
+	for _, upstream := range p.Upstreams {
+		addresses = append(addresses, upstream.Dial)
+	}
+	switch source := p.DynamicUpstreams.(type) {
+	case nil:
+	case *reverseproxy.AUpstreams:
+		addresses = append(addresses, net.JoinHostPort(source.Name, source.Port))
+	case *reverseproxy.SRVUpstreams:
+		name := source.Name
+		if source.Service != "" || source.Proto != "" {
+			name = "_" + source.Service + "._" + source.Proto + "." + name
+		}
+		addresses = append(addresses, "srv "+name)
+	case *reverseproxy.MultiUpstreams:
+		addresses = append(addresses, "{multi}") // Caddy keeps its sources to itself
+	default:
+		config, err := json.Marshal(source)
+		if err != nil || string(config) == "{}" {
+			config = []byte("{any}")
+		} else {
+			config = []byte(strings.NewReplacer("{", "(", "}", ")").Replace(string(config)))
+		}
+		addresses = append(addresses, fmt.Sprintf("%T %s", source, config))
+	}
+	return addresses
+}
+
+// normalAddress spells an upstream address in one way: all the names of this
+// machine's loopback are one, since an application that listens on every
+// address answers to each of them. Names are not resolved. A placeholder that
+// only a request fills in stays as it is.
+func normalAddress(address string) string {
+	address = caddy.NewReplacer().ReplaceKnown(address, "")
+	network, host, port, err := caddy.SplitNetworkAddress(address)
+	if err != nil || port == "" && strings.Contains(host, "{") {
+		return strings.ToLower(address)
+	}
+	network, _, _ = strings.Cut(network, "+")
+	if caddy.IsUnixNetwork(network) {
+		return "unix/" + path.Clean(host)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+		port = strconv.FormatUint(n, 10)
+	}
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if ip, err := netip.ParseAddr(host); err == nil {
+		ip = ip.Unmap().WithZone("")
+		host = ip.String()
+		if ip.IsLoopback() || ip.IsUnspecified() {
+			host = "localhost"
+		}
+	}
+	if host == "" || strings.HasSuffix(host, ".localhost") {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// sameAddress reports whether two normal addresses may be the same. A
+// placeholder may be anything.
+func sameAddress(a, b string) bool {
+	if a == b || !strings.Contains(a+b, "{") {
+		return a == b
+	}
+	beforeA, afterA := literalEnds(a)
+	beforeB, afterB := literalEnds(b)
+	return (strings.HasPrefix(beforeA, beforeB) || strings.HasPrefix(beforeB, beforeA)) &&
+		(strings.HasSuffix(afterA, afterB) || strings.HasSuffix(afterB, afterA))
+}
+
+// literalEnds returns what stands before the first placeholder and behind the
+// last one.
+func literalEnds(address string) (before, after string) {
+	before, _, _ = strings.Cut(address, "{")
+	return before, address[strings.LastIndex(address, "}")+1:]
+}
+
+// matchersKey spells matchers out, so that equal ones are recognized. steady is
+// false for those that may judge one request differently at two places, such as
+// matchers of headers, which the gate itself removes.
+func matchersKey(sets caddyhttp.MatcherSets) (key string, steady bool) {
+	var alternatives []string
+	for _, set := range sets {
+		var all []string
+		for _, matcher := range set {
+			text, steady := matcherKey(matcher)
+			if !steady {
+				return "", false
+			}
+			all = append(all, text)
+		}
+		slices.Sort(all)
+		alternatives = append(alternatives, strings.Join(all, " and "))
+	}
+	return strings.Join(alternatives, " or "), len(sets) > 0
+}
+
+// takesEveryPath reports whether matchers let every path in.
+func takesEveryPath(sets caddyhttp.MatcherSets) bool {
+	return slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
+		path, ok := set[0].(*caddyhttp.MatchPath)
+		return ok && len(set) == 1 && (slices.Contains(*path, "/*") || slices.Contains(*path, "*"))
+	})
+}
+
+func matcherKey(matcher any) (key string, steady bool) {
+	switch matcher := matcher.(type) {
+	case *caddyhttp.MatchPath:
+		text := fmt.Sprintf("path %q", []string(*matcher))
+		return text, !strings.Contains(text, "{")
+	case *caddyhttp.MatchPathRE:
+		return fmt.Sprintf("path_regexp %q", matcher.Pattern), true
+	case *caddyhttp.MatchMethod:
+		return fmt.Sprintf("method %q", []string(*matcher)), true
+	case *caddyhttp.MatchRemoteIP:
+		text := fmt.Sprintf("remote_ip %q", matcher.Ranges)
+		return text, !strings.Contains(text, "{")
+	case *caddyhttp.MatchNot:
+		key, steady := matchersKey(matcher.MatcherSets)
+		return "not (" + key + ")", steady
+	default:
+		return "", false
+	}
+}
+
+// steadyHandlers leave the path and the method as they are.
+var steadyHandlers = []caddy.ModuleID{
+	"http.handlers.authentication", "http.handlers.encode", "http.handlers.error", "http.handlers.file_server",
+	"http.handlers.headers", "http.handlers.log_append", "http.handlers.map", "http.handlers.metrics",
+	"http.handlers.request_body", "http.handlers.static_response", "http.handlers.templates",
+	"http.handlers.tracing", "http.handlers.vars",
+}
+
+func isSteady(handler any) bool {
+	known, ok := handler.(caddy.Module)
+	return ok && slices.Contains(steadyHandlers, known.CaddyModule().ID)
+}
+
+// keptOut returns those of a gate's login and logout paths that one of the
+// routes around it does not let in.
+func keptOut(h *Handler, server *caddyhttp.Server, routes []*caddyhttp.Route) []string {
+	var out []string
+	for _, path := range []string{h.Login, h.Logout} {
+		r, err := http.NewRequest(http.MethodPost, "http://localhost"+path, nil)
+		if err != nil {
+			continue // a path that was checked is one of a URL
+		}
+		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, server)
+		if slices.ContainsFunc(routes, func(route *caddyhttp.Route) bool {
+			return len(route.MatcherSets) > 0 && !slices.ContainsFunc(route.MatcherSets, func(set caddyhttp.MatcherSet) bool { return mayMatch(set, r) })
+		}) {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+// mayMatch reports whether a request may match, as far as its method and path
+// decide that.
+func mayMatch(set caddyhttp.MatcherSet, r *http.Request) bool {
+	for _, matcher := range set {
+		switch matcher := matcher.(type) {
+		case *caddyhttp.MatchPath, *caddyhttp.MatchPathRE, *caddyhttp.MatchMethod, *caddyhttp.MatchNot:
+			if _, steady := matcherKey(matcher); !steady {
+				continue
+			}
+			if matches, err := (caddyhttp.MatcherSet{matcher}).MatchWithError(r); err == nil && !matches {
+				return false
+			}
+		}
+	}
+	return true
 }

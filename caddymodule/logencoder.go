@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 	"net/url"
@@ -213,14 +214,13 @@ func redactTokens(line []byte) []byte {
 			kept = append(kept, line[:n]...)
 		}
 		// What ends a word: a character, or an escape of JSON or of a URI.
-		end := min(n+1, len(line))
-		switch {
-		case n == len(line):
-		case line[n] == '%':
+		end := n + 1
+		switch rest := line[n:]; {
+		case bytes.HasPrefix(rest, []byte("%")):
 			end = n + 3
-		case line[n] == '\\' && n+1 < len(line) && line[n+1] == 'u':
+		case bytes.HasPrefix(rest, []byte(`\u`)):
 			end = n + 6
-		case line[n] == '\\':
+		case bytes.HasPrefix(rest, []byte(`\`)):
 			end = n + 2
 		}
 		end = min(end, len(line))

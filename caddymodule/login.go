@@ -7,7 +7,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -59,16 +58,13 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) (appID string, c
 		return "", created, errMethod
 	}
 	source := sourceOf(r)
-	appID, created, err = h.loginFrom(source, w, r)
-	if refusedByGateway(err) {
-		if _, over := h.app.limit.take(source, refusals); over != nil {
-			err = over
+	defer func() {
+		if refusedByGateway(err) {
+			if _, over := h.app.limit.take(source, refusals); over != nil {
+				err = over
+			}
 		}
-	}
-	return appID, created, err
-}
-
-func (h *Handler) loginFrom(source netip.Prefix, w http.ResponseWriter, r *http.Request) (appID string, created session.Created, err error) {
+	}()
 	if isEarlyData(r) {
 		return "", created, errTooEarly
 	}
@@ -186,30 +182,20 @@ func parseLoginJSON(body []byte) (loginRequest, error) {
 	if err != nil {
 		return loginRequest{}, errNotLoginJSON
 	}
-	member := func(name string) (*string, error) {
+	var given [2]*string
+	for i, name := range []string{"code", "appid"} {
 		text, found, err := object.Text(name)
-		if errors.Is(err, strictjson.ErrNotString) && string(object.Get(name)) == "null" {
-			found, err = false, nil
-		}
 		switch {
+		case errors.Is(err, strictjson.ErrNotString) && string(object.Get(name)) == "null":
 		case errors.Is(err, strictjson.ErrRepeated):
-			return nil, errLoginTwice
+			return loginRequest{}, errLoginTwice
 		case err != nil:
-			return nil, errNotLoginJSON
-		case !found:
-			return nil, nil
+			return loginRequest{}, errNotLoginJSON
+		case found:
+			given[i] = &text
 		}
-		return &text, nil
 	}
-	code, err := member("code")
-	if err != nil {
-		return loginRequest{}, err
-	}
-	appID, err := member("appid")
-	if err != nil {
-		return loginRequest{}, err
-	}
-	return checkLogin(code, appID)
+	return checkLogin(given[0], given[1])
 }
 
 func parseLoginForm(body []byte) (loginRequest, error) {
@@ -217,16 +203,16 @@ func parseLoginForm(body []byte) (loginRequest, error) {
 	if err != nil {
 		return loginRequest{}, badRequest("the body is not a form")
 	}
-	one := func(name string) *string {
-		if len(form[name]) == 0 {
-			return nil
+	var given [2]*string
+	for i, name := range []string{"code", "appid"} {
+		switch values := form[name]; {
+		case len(values) > 1:
+			return loginRequest{}, errLoginTwice
+		case len(values) == 1:
+			given[i] = &values[0]
 		}
-		return &form[name][0]
 	}
-	if len(form["code"]) > 1 || len(form["appid"]) > 1 {
-		return loginRequest{}, errLoginTwice
-	}
-	return checkLogin(one("code"), one("appid"))
+	return checkLogin(given[0], given[1])
 }
 
 // codePattern is the form of a code. WeChat's have 32 letters and digits; the other characters

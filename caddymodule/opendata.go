@@ -105,10 +105,10 @@ func (h *Handler) openData(w http.ResponseWriter, r *http.Request, s *session.Se
 		return err
 	}
 	if !whole {
-		if holdsEncrypted(body) {
+		if strictjson.HasName(body, "encryptedData") {
 			return badRequest("a body with open data is at most 64 KiB")
 		}
-		r.Body = readCloser{&nameFilter{r: r.Body}, r.Body}
+		r.Body = readCloser{strictjson.BlankName(r.Body, memberOpenData), r.Body}
 		return nil
 	}
 	object, err := strictjson.Parse(body)

@@ -136,16 +136,12 @@ func resolveProxy(raw string) (proxy string, written bool, err error) {
 	if err != nil {
 		return "", false, fmt.Errorf("wechat_proxy: %w", err)
 	}
-	return proxy, written && holdsPassword(proxy), nil
-}
-
-func holdsPassword(address string) bool {
-	u, err := url.Parse(address)
+	u, err := url.Parse(proxy)
 	if err != nil {
-		return false
+		return "", false, errors.New("wechat_proxy: it is not a URL") // which ValidateProxyURL finds
 	}
 	_, has := u.User.Password()
-	return has
+	return proxy, written && has, nil
 }
 
 func (a *App) warnWritten(what string) {

@@ -184,7 +184,7 @@ func (a *App) openStore() error {
 		}
 		key, err := a.readOrMakeKeyFile(a.keyFile, fresh)
 		if err != nil {
-			return fmt.Errorf("%w", err)
+			return err
 		}
 		keys = [][]byte{key}
 		a.keys = keys // for APITokenKeys
@@ -346,11 +346,9 @@ func (a *App) awaitRecovery() {
 	begin := time.Now()
 	pause := firstRecoveryPause
 	for {
-		timer := time.NewTimer(pause)
 		select {
-		case <-timer.C:
+		case <-time.After(pause):
 		case <-a.ctx.Done():
-			timer.Stop()
 			return
 		}
 		err := a.tryStore()

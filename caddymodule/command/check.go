@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,17 +56,13 @@ func runCheck(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	faults := count(c.Findings, caddymodule.StatusFault)
-	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-		if err := printJSON(cmd.OutOrStdout(), map[string]any{"ok": faults == 0, "findings": c.Findings}); err != nil {
-			return err
-		}
-	} else if err := printFindings(cmd.OutOrStdout(), c.Findings); err != nil {
-		return err
+	err := printResult(cmd, map[string]any{"ok": faults == 0, "findings": c.Findings}, func(w io.Writer) error {
+		return printFindings(w, c.Findings)
+	})
+	if err == nil && faults > 0 {
+		err = errToldAlready
 	}
-	if faults > 0 {
-		return errToldAlready
-	}
-	return nil
+	return err
 }
 
 // checkup is one run of the command.
@@ -119,42 +116,38 @@ func (c *checkup) examine(ctx context.Context) error {
 	return nil
 }
 
-// provision provisions some of the configuration's apps. What they do not need,
-// such as the files of logs and certificates, is left alone.
-func (c *checkup) provision(apps ...string) (caddy.Context, error) {
+// provision provisions some of the configuration's apps, and returns wxgate. What
+// they do not need, such as the files of logs and certificates, is left alone.
+func (c *checkup) provision(apps ...string) (*caddymodule.App, error) {
 	partial := caddy.Config{Admin: c.config.Admin, StorageRaw: c.config.StorageRaw, AppsRaw: make(caddy.ModuleMap), Logging: c.logging()}
 	for _, app := range apps {
 		partial.AppsRaw[app] = slices.Clone(c.config.AppsRaw[app])
 	}
 	ctx, err := caddy.ProvisionContext(&partial)
-	if err != nil {
-		// Caddy's own words in front name modules, not options.
-		for _, words := range []string{"loading wxgate app module: ", "provision wxgate: "} {
-			if _, cause, found := strings.Cut(err.Error(), words); found {
-				err = errors.New(cause)
-			}
+	if err == nil {
+		var app any
+		if app, err = ctx.App("wxgate"); err == nil {
+			return app.(*caddymodule.App), nil
 		}
 	}
-	return ctx, err
+	// Caddy's own words in front name modules, not options.
+	for _, words := range []string{"loading wxgate app module: ", "provision wxgate: "} {
+		if _, cause, found := strings.Cut(err.Error(), words); found {
+			err = errors.New(cause)
+		}
+	}
+	return nil, err
 }
 
 // examineApp provisions the app. If whole, the app examines what it needs.
 func (c *checkup) examineApp(ctx context.Context, whole bool) {
-	provisioned, err := c.provision("wxgate")
+	app, err := c.provision("wxgate")
 	if err != nil {
 		c.notProvisioned("configuration", err)
-		return
+	} else if whole {
+		c.Findings = append(c.Findings, app.Examine(ctx, c.running)...)
+		c.addLogged()
 	}
-	if !whole {
-		return
-	}
-	app, err := provisioned.App("wxgate")
-	if err != nil {
-		c.Error("configuration", err)
-		return
-	}
-	c.Findings = append(c.Findings, app.(*caddymodule.App).Examine(ctx, c.running)...)
-	c.addLogged()
 }
 
 // notProvisioned adds an error of provisioning. With a gateway running, it is no
@@ -173,7 +166,7 @@ func (c *checkup) examineSites(ctx context.Context) {
 		c.config.AppsRaw["http"] = []byte("{}")
 	}
 	before := count(c.Findings, caddymodule.StatusFault)
-	provisioned, err := c.provision("wxgate", "http")
+	app, err := c.provision("wxgate", "http")
 	if err != nil {
 		if before == 0 {
 			c.notProvisioned("site", err)
@@ -181,12 +174,7 @@ func (c *checkup) examineSites(ctx context.Context) {
 		return
 	}
 	c.addLogged()
-	app, err := provisioned.App("wxgate")
-	if err != nil {
-		c.Error("site", err)
-		return
-	}
-	c.Findings = append(c.Findings, app.(*caddymodule.App).ExamineSites(ctx, c.running)...)
+	c.Findings = append(c.Findings, app.ExamineSites(ctx, c.running)...)
 }
 
 func count(findings []caddymodule.Finding, status string) int {
@@ -205,16 +193,11 @@ func runningConfiguration(ctx context.Context, cmd *cobra.Command) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	resp, err := client.Do(ctx, http.MethodGet, "/config/")
-	if err != nil {
+	var config json.RawMessage
+	if err := client.Call(ctx, http.MethodGet, "/config/", &config); err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, fmt.Errorf("reading the running configuration: %w", err)
-	}
-	return text, nil
+	return config, nil
 }
 
 // printFindings writes the report for people.

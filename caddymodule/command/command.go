@@ -146,6 +146,15 @@ func exitCode(err error) int {
 	}
 }
 
+// printResult writes the result of a command as JSON if --json is given, and else
+// as print does.
+func printResult(cmd *cobra.Command, result any, print func(io.Writer) error) error {
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		return printJSON(cmd.OutOrStdout(), result)
+	}
+	return print(cmd.OutOrStdout())
+}
+
 // printJSON writes what a script reads.
 func printJSON(w io.Writer, value any) error {
 	enc := json.NewEncoder(w)

@@ -43,11 +43,7 @@ func runStats(cmd *cobra.Command, _ []string) error {
 	if err := client.Call(cmd.Context(), http.MethodGet, "/wxgate/stats", &stats); err != nil {
 		return err
 	}
-	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-		err = printJSON(cmd.OutOrStdout(), stats)
-	} else {
-		err = printStats(cmd.OutOrStdout(), stats)
-	}
+	err = printResult(cmd, stats, func(w io.Writer) error { return printStats(w, stats) })
 	if err == nil && stats.Store.Down != "" {
 		err = fmt.Errorf("%w: %s", errStoreDown, stats.Store.Down)
 	}
@@ -125,15 +121,11 @@ which takes a while if there are millions of users.`,
 }
 
 func runUser(cmd *cobra.Command, args []string) error {
-	asJSON, _ := cmd.Flags().GetBool("json")
 	client, path, err := findUser(cmd, args[0])
 	var user adminapi.User
 	if err == nil {
 		if err = client.Call(cmd.Context(), http.MethodGet, path, &user); err == nil {
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), user)
-			}
-			return printUser(cmd.OutOrStdout(), user)
+			return printResult(cmd, user, func(w io.Writer) error { return printUser(w, user) })
 		}
 	}
 	// There is no such openid, or it needs an appid, which a UnionID does not.
@@ -147,18 +139,17 @@ func runUser(cmd *cobra.Command, args []string) error {
 		}
 		return unionErr
 	}
-	if asJSON {
-		return printJSON(cmd.OutOrStdout(), users)
-	}
-	for i, user := range users.Users {
-		if i > 0 {
-			fmt.Fprintln(cmd.OutOrStdout())
+	return printResult(cmd, users, func(w io.Writer) error {
+		for i, user := range users.Users {
+			if i > 0 {
+				fmt.Fprintln(w)
+			}
+			if err := printUser(w, user); err != nil {
+				return err
+			}
 		}
-		if err := printUser(cmd.OutOrStdout(), user); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // findUser returns the route of the user that the command names.
@@ -227,10 +218,9 @@ a user out, block the user in the application.`,
 }
 
 func runRevoke(cmd *cobra.Command, args []string) error {
-	asJSON, _ := cmd.Flags().GetBool("json")
 	id, _ := cmd.Flags().GetString("session")
 	if len(args) == 0 {
-		return revokeAll(cmd, asJSON)
+		return revokeAll(cmd)
 	}
 	client, path, err := findUser(cmd, args[0])
 	if err != nil {
@@ -246,14 +236,17 @@ func runRevoke(cmd *cobra.Command, args []string) error {
 	if err := client.Call(cmd.Context(), http.MethodDelete, path, &revoked); err != nil {
 		return err
 	}
-	if asJSON {
-		return printJSON(cmd.OutOrStdout(), revoked)
-	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s revoked\n", plural(revoked.Revoked, "session"))
-	return err
+	return printRevoked(cmd, revoked, plural(revoked.Revoked, "session"))
 }
 
-func revokeAll(cmd *cobra.Command, asJSON bool) error {
+func printRevoked(cmd *cobra.Command, result any, what string) error {
+	return printResult(cmd, result, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s revoked\n", what)
+		return err
+	})
+}
+
+func revokeAll(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("session") {
 		return usageError{errors.New("--all and --session exclude each other")}
 	}
@@ -266,15 +259,10 @@ func revokeAll(cmd *cobra.Command, asJSON bool) error {
 	if err := client.Call(cmd.Context(), http.MethodDelete, adminapi.AllPath(appID), &revoked); err != nil {
 		return err
 	}
-	if asJSON {
-		return printJSON(cmd.OutOrStdout(), revoked)
-	}
-	of := ""
 	if appID != "" {
-		of = " of " + appID
+		appID = " of " + appID
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "all sessions%s revoked\n", of)
-	return err
+	return printRevoked(cmd, revoked, "all sessions"+appID)
 }
 
 func plural(n int, what string) string {
@@ -291,11 +279,10 @@ func versionCommand() *cobra.Command {
 		Args:  arguments(0),
 		RunE: run(func(cmd *cobra.Command, _ []string) error {
 			build := caddymodule.Build()
-			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
-				return printJSON(cmd.OutOrStdout(), build)
-			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionLine(build))
-			return err
+			return printResult(cmd, build, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, versionLine(build))
+				return err
+			})
 		}),
 	}
 	jsonFlag(cmd)
