@@ -123,16 +123,19 @@ type signedAssertion struct {
 	handler *Handler // each site has its own issuer and audience
 	jwt     string
 	renew   time.Time // half of its lifetime
-	next    *signedAssertion
 }
 
 // assertionOf returns the signed identity of a session, which has at least half
 // of its lifetime left, or less if the session has.
 func (h *Handler) assertionOf(s *session.Session, user *userPlaceholders) (string, error) {
 	now := time.Now()
-	for kept := user.assertions.Load(); kept != nil; kept = kept.next {
-		if kept.handler == h && now.Before(kept.renew) {
-			return kept.jwt, nil
+	kept := user.assertions.Load()
+	if kept == nil {
+		kept = new([]signedAssertion)
+	}
+	for _, a := range *kept {
+		if a.handler == h && now.Before(a.renew) {
+			return a.jwt, nil
 		}
 	}
 	signing := h.app.signing.Load()
@@ -157,20 +160,13 @@ func (h *Handler) assertionOf(s *session.Session, user *userPlaceholders) (strin
 	if err != nil {
 		return "", err
 	}
-	user.keep(&signedAssertion{handler: h, jwt: jwt, renew: now.Add(lifetime / 2)}, now)
-	return jwt, nil
-}
-
-// keep puts an assertion before those that are still good. Of two that are made
-// at once one may get lost: it is made again.
-func (u *userPlaceholders) keep(made *signedAssertion, now time.Time) {
-	head := u.assertions.Load()
-	last := made
-	for kept := head; kept != nil; kept = kept.next {
-		if kept.handler != made.handler && now.Before(kept.renew) {
-			last.next = &signedAssertion{handler: kept.handler, jwt: kept.jwt, renew: kept.renew}
-			last = last.next
+	// Of two that are made at once one may get lost: it is made again.
+	made := []signedAssertion{{handler: h, jwt: jwt, renew: now.Add(lifetime / 2)}}
+	for _, a := range *kept {
+		if a.handler != h && now.Before(a.renew) {
+			made = append(made, a)
 		}
 	}
-	u.assertions.CompareAndSwap(head, made)
+	user.assertions.Store(&made)
+	return jwt, nil
 }

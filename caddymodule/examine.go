@@ -86,21 +86,27 @@ func (a *App) Examine(ctx context.Context, running *adminapi.Stats) Findings {
 	return f
 }
 
+// asker returns a client that asks one question, and follows no redirect.
+func asker(transport *http.Transport) *http.Client {
+	transport.DisableKeepAlives = true
+	return &http.Client{
+		Transport:     transport,
+		Timeout:       askTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
 // examineWeChat sends WeChat's host a request without any secret. Its answer
 // also has the time.
 func (a *App) examineWeChat(ctx context.Context, f *Findings) bool {
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport := new(http.Transport)
 	if proxy, _, err := resolveProxy(a.WeChatProxy); err != nil {
 		f.Error("wechat", err)
 		return false
 	} else if u, err := url.Parse(proxy); err == nil && proxy != "" {
 		transport.Proxy = http.ProxyURL(u)
 	}
-	client := &http.Client{
-		Transport:     transport,
-		Timeout:       askTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	client := asker(transport)
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, a.WeChatAPI, nil)
 	if err != nil {
 		f.Error("wechat", err)

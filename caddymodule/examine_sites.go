@@ -116,18 +116,13 @@ func fetchKeySet(ctx context.Context, f *Findings, use gateUse, path string) {
 	if len(use.server.TLSConnPolicies) > 0 {
 		scheme = "https"
 	}
-	client := &http.Client{
-		Timeout:       askTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DisableKeepAlives: true,
-			// Whether the certificate is good is not the question.
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // no secret is sent, and public keys are not used
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, listener.Network, listener.JoinHostPort(0))
-			},
+	client := asker(&http.Transport{
+		// Whether the certificate is good is not the question.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // no secret is sent, and the keys are not used
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, listener.Network, listener.JoinHostPort(0))
 		},
-	}
+	})
 	var set struct{ Keys []json.RawMessage }
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, (&url.URL{Scheme: scheme, Host: host, Path: path}).String(), nil)
 	if err != nil {

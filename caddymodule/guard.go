@@ -122,7 +122,7 @@ func (a *App) ready(ctx context.Context) error {
 // once for each session that is opened.
 type userPlaceholders struct {
 	id, unionID, appID any
-	assertions         atomic.Pointer[signedAssertion]
+	assertions         atomic.Pointer[[]signedAssertion]
 }
 
 func newUserPlaceholders(s *session.Session) any {
