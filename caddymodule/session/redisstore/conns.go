@@ -45,7 +45,6 @@ type conn struct {
 	// If it is an error rueidis gives up, or goes on where HELLO is unknown.
 	attempt  *attempt
 	answered bool
-	written  int // up to 2
 }
 
 func newConns(logger *slog.Logger, subscribes bool, secrets []string) *conns {
@@ -93,12 +92,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	case c.answered:
 	case n > 0:
 		c.answered = true
-		if text, refused := bytes.CutPrefix(p[:n], []byte("-")); refused {
-			text, _, _ = bytes.Cut(text, []byte("\r\n"))
-			if !bytes.Contains(text, []byte("unknown command")) {
-				// It gives up, though not without a last PING.
-				c.attempt.settle(newServerError(string(text), c.all.secrets))
-			}
+		text, _, _ := bytes.Cut(p[:n], []byte("\r\n"))
+		if text[0] == '-' && !bytes.Contains(text, []byte("unknown command")) {
+			c.attempt.settle(newServerError(string(text[1:]), c.all.secrets))
 		} else {
 			c.attempt.settle(nil)
 		}
@@ -106,15 +102,6 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.attempt.settle(err)
 	}
 	return n, err
-}
-
-func (c *conn) Write(p []byte) (int, error) {
-	if c.written < 2 {
-		if c.written++; c.written == 2 {
-			c.attempt.settle(nil)
-		}
-	}
-	return c.Conn.Write(p)
 }
 
 func (c *conn) Close() error {

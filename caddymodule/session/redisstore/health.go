@@ -69,7 +69,7 @@ const (
 
 	// missedLimit heartbeats in a row make a connection count as lost.
 	// Together with the interval it bounds how long a partition goes
-	// unnoticed.
+	// unnoticed. rueidis' own PING takes any reply, also one out of step.
 	missedLimit = 2
 
 	// recoveryAttempts writes of different keys have to fail before a cluster

@@ -153,7 +153,7 @@ func (s *scanner) takeLine(kind byte, rest []byte) (ended bool, err error) {
 	case '-':
 		return true, checkRedirection(rest)
 	case '_':
-		return true, refuseIf(len(rest) != 0)
+		return true, refuseIf(len(rest) > 0)
 	case '#':
 		return true, refuseIf(len(rest) != 1)
 	}
@@ -169,34 +169,24 @@ func (s *scanner) takeLine(kind byte, rest []byte) (ended bool, err error) {
 		s.text = s.text[:0]
 		s.body = length + len("\r\n")
 		return false, refuseIf(length < 0 || length > maxBulk)
+	case '%':
+		length *= 2
 	case '*':
 		if length == -1 {
 			return true, nil
 		}
-		return s.openAggregate(length, false)
-	case '~':
-		return s.openAggregate(length, false)
-	case '>':
-		if len(s.open) > 0 {
-			return false, ErrProtocol
-		}
-		return s.openAggregate(length, true)
-	case '%':
-		return s.openAggregate(2*length, false)
+	case '~', '>':
 	default:
 		return false, ErrProtocol
 	}
-}
-
-// openAggregate opens an aggregate, unless it is empty. An empty push is nothing.
-func (s *scanner) openAggregate(elements int, push bool) (ended bool, err error) {
-	if elements < 0 || elements > maxElements || len(s.open) == maxDepth || (push && elements == 0) {
+	push := kind == '>'
+	if length < 0 || length > maxElements || len(s.open) == maxDepth || push && (length == 0 || len(s.open) > 0) {
 		return false, ErrProtocol
 	}
-	if elements == 0 {
+	if length == 0 {
 		return true, nil
 	}
-	s.open = append(s.open, aggregate{left: elements, push: push, first: true})
+	s.open = append(s.open, aggregate{left: length, push: push, first: true})
 	return false, nil
 }
 
