@@ -297,6 +297,23 @@ func TestStreamsEndHoweverTheSessionDoes(t *testing.T) {
 	}
 }
 
+func TestStreamsEndWhenAllSessionsAreRevoked(t *testing.T) {
+	for name, app := range map[string]func() string{
+		"badger": func() string { return "" },
+		"redis": func() string {
+			return "encryption_key " + someKey + "\nstore redis " + redistest.Start(t).Addr
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond, App: app()})
+			upstream := newStreams(g)
+			stream := openEvents(t, g, "alice")
+			require.Equal(t, http.StatusOK, deleteAdmin(t, g, "/wxgate/users").Status)
+			stream.requireEnd(t, upstream)
+		})
+	}
+}
+
 func TestStreamsEndWhenTheSessionExpires(t *testing.T) {
 	for name, limit := range map[string]string{"idle timeout": "idle_timeout 5s", "lifetime": "lifetime 5s"} {
 		t.Run(name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package session_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -241,6 +242,32 @@ func TestRenewal(t *testing.T) {
 		net.up()
 		f.restart()
 		f.dead(token)
+		require.Empty(t, dump(t, net.Store.(session.Scanner), "session:"))
+		require.Len(t, f.reports.all(), 1, "a session that ended is no trouble")
+	})
+	t.Run("keeps the later use that another node has written", func(t *testing.T) {
+		renewals()
+		token := f.login("oCarol")
+		other := manage(t, net.Store, func(c *session.Config) { c.IdleTimeout = 10 * time.Hour })
+		other.clock.Advance(f.clock.Now().Sub(other.clock.Now()) + 4*time.Hour)
+		var once sync.Once
+		net.set(func() {
+			net.before = func(method, key string) error {
+				if method == "update" && strings.HasPrefix(key, "session:") {
+					once.Do(func() {
+						other.lives(token, "oCarol")
+						other.Close()
+					})
+				}
+				return nil
+			}
+		})
+		f.clock.Advance(2 * time.Hour)
+		f.lives(token, "oCarol")
+		renewals()
+		user, err := f.User(t.Context(), appID, "oCarol")
+		require.NoError(t, err)
+		require.True(t, user.Sessions[0].LastSeen.Equal(other.clock.Now()))
 	})
 	t.Run("alive does not slide", func(t *testing.T) {
 		renewals()

@@ -307,6 +307,12 @@ func TestSyncBeforeAcknowledgement(t *testing.T) {
 	_, err = f.RevokeUser(t.Context(), appID, "oAlice")
 	check("end user", err)
 
+	created, err = f.Create(t.Context(), sessiontest.Login("oAlice"))
+	check("create", err)
+	f.clock.Advance(session.DefaultLifetime)
+	f.dead(created.Token)
+	check("refusal of an expired session", nil)
+
 	token := f.login("oAlice")
 	net.set(func() { net.syncing = errDown })
 	_, err = f.Revoke(t.Context(), token)

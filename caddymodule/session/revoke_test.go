@@ -235,6 +235,11 @@ func TestResurrectedRecordsStayDead(t *testing.T) {
 		"user revoked": func(f *fixture, _ string) { _, _ = f.RevokeUser(f.t.Context(), appID, "oAlice") },
 		"all revoked":  func(f *fixture, _ string) { _ = f.RevokeAll(f.t.Context(), "") },
 		"evicted":      func(f *fixture, _ string) { f.login("oAlice") },
+		"user revoked, and listed again": func(f *fixture, token string) {
+			s := f.lives(token, "oAlice")
+			_, _ = f.RevokeUser(f.t.Context(), appID, "oAlice")
+			require.NoError(f.t, session.List(f.t.Context(), f.Manager, s))
+		},
 		"user deleted": nil,
 	}
 	for name, end := range cases {

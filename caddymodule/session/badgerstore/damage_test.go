@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -175,6 +176,18 @@ func TestDirectoryOfAnotherProgram(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, entries, 1)
 	}
+}
+
+// Another program's database is not used, even beside a file of this package.
+func TestDatabaseOfAnotherProgram(t *testing.T) {
+	dir, fresh := t.TempDir(), t.TempDir()
+	db, err := badger.OpenManaged(badger.DefaultOptions(dir).WithLogger(nil))
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	require.NoError(t, open(t, fresh).Close())
+	copyFile(t, filepath.Join(fresh, "wxgate.store"), filepath.Join(dir, "wxgate.store"))
+	_, err = badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir})
+	require.ErrorContains(t, err, "magic")
 }
 
 // A store of another version is not a damaged one.

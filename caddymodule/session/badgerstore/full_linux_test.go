@@ -57,6 +57,20 @@ func fill(t *testing.T, disk string, left uint64) {
 	}
 }
 
+// A page of a memory map that the disk has no block for would end the process.
+func TestFilesHaveTheirBlocks(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		var stat unix.Stat_t
+		require.NoError(t, unix.Stat(file, &stat))
+		require.GreaterOrEqual(t, stat.Blocks*512, stat.Size, file)
+	}
+}
+
 const mib = 1 << 20
 
 // logins log in, from four goroutines, until stop is called.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -242,8 +243,15 @@ func TestManyCallsOfHungServer(t *testing.T) {
 		return s.Put(t.Context(), "kept", []byte("value"), 0) == nil
 	}, recovery, 10*time.Millisecond)
 	server.Stop()
-	begin := time.Now()
 	var all sync.WaitGroup
+	before := runtime.NumGoroutine()
+	for range 500 {
+		all.Go(func() { _, _ = s.Get(t.Context(), "key") })
+	}
+	all.Wait()
+	require.Less(t, runtime.NumGoroutine()-before, 100, "the calls under way are bounded")
+
+	begin := time.Now()
 	for i := range 6000 {
 		all.Go(func() {
 			_, err := s.Get(t.Context(), fmt.Sprint("key", i%500))
