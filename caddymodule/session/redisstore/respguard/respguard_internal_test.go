@@ -1,6 +1,7 @@
 package respguard
 
 import (
+	"net"
 	"strings"
 	"testing"
 
@@ -99,4 +100,13 @@ func FuzzScanner(f *testing.F) {
 		require.LessOrEqual(t, len(pieces.text), maxText)
 		require.LessOrEqual(t, len(pieces.open), maxDepth)
 	})
+}
+
+func TestReplyWithoutACommand(t *testing.T) {
+	server, client := net.Pipe()
+	defer server.Close()
+	defer client.Close()
+	go func() { _, _ = server.Write([]byte("+OK\r\n")) }()
+	_, err := New(client, false).Read(make([]byte, 16))
+	require.ErrorIs(t, err, ErrProtocol)
 }
