@@ -214,3 +214,16 @@ func TestPushMarksAreTheGateways(t *testing.T) {
 		require.Empty(t, received[0].Lines("X-WX-Appid"))
 	}
 }
+
+// A token that comes with a push is nobody's business behind the gate.
+func TestPushCarriesNoToken(t *testing.T) {
+	g := gatewaytest.Start(t, pushSite)
+	token := g.Login("alice").Token
+	query, body := plainPush.Seal(pushed, time.Now())
+	resp := g.Post("/wechat/plain?"+query.Encode(), body, gatewaytest.Token(token), "Authorization: Bearer "+token, "X-OpenID: oVICTIM")
+	require.Equal(t, http.StatusOK, resp.Status, resp.Body)
+	received := g.Upstream.Take()
+	require.Len(t, received, 1)
+	require.NotContains(t, string(received[0].Raw), token)
+	require.Empty(t, received[0].Lines("X-OpenID"))
+}
