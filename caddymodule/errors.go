@@ -52,7 +52,7 @@ type answer struct {
 	retryAfter time.Duration
 }
 
-// storeRetryAfter is what clients are told when the store cannot answer: such
+// storeRetryAfter is the Retry-After of answers while the store is out: such
 // outages last seconds, and everyone coming back at once must be avoided.
 const storeRetryAfter = 2 * time.Second
 
@@ -213,7 +213,7 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 	header.Set("Cache-Control", "no-store")
 	header.Set("Content-Length", strconv.Itoa(len(encoded)))
 	w.WriteHeader(status)
-	// The client may be gone; there is nobody left to tell.
+	// The client may be gone; a failure has no reader.
 	_, _ = w.Write(encoded)
 	return nil
 }

@@ -39,7 +39,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	case errors.Is(err, session.ErrInvalid):
 		h.metrics.invalid.Inc()
 	case r.Context().Err() != nil:
-		// Nobody waits for the answer any more; that is no outage.
+		// The client has gone away; that is no outage.
 	default:
 		h.metrics.unavailable.Inc()
 	}
@@ -53,7 +53,7 @@ func (h *Handler) countPass(r *http.Request, result prometheus.Counter) {
 	}
 }
 
-// isRefusal tells "there is no session" from "nobody can say".
+// isRefusal tells "there is no session" from "the store cannot say".
 func isRefusal(err error) bool {
 	return errors.Is(err, errMissingSession) || errors.Is(err, session.ErrInvalid)
 }

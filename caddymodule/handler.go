@@ -40,7 +40,7 @@ type Handler struct {
 	// 3rd_session bearer
 	TokenFrom []string `json:"token_from,omitempty"`
 
-	// What the upstream is told about the user, and in which headers. Headers
+	// What the upstream learns about the user, and in which headers. Headers
 	// of these names, however they are spelled, never come in from outside.
 	// Default: the openid in X-OpenID
 	Inject []identity.Inject `json:"inject,omitempty"`

@@ -143,7 +143,7 @@ func (a *App) loadStoreModule(ctx caddy.Context) error {
 	return nil
 }
 
-// sessions returns the session manager and opens the store if nobody has yet:
+// sessions returns the session manager and opens the store if it is not open yet:
 // Caddy starts apps in no order, so a request may come before Start. Requests
 // that come meanwhile wait for the one attempt and share its outcome. After an
 // attempt that failed they wait for none: it goes on in the background.

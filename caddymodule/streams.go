@@ -157,7 +157,7 @@ func (o *openRequest) used() {
 // ended reports whether a session is known to have ended. The configuration
 // that runs now decides: a reload may have shortened sessions. While the store
 // cannot say, a stream that was let in goes on; when the last configuration
-// has closed the store, nobody can ever say, and it ends. Each session has a
+// has closed the store, there is no answer to come, and it ends. Each session has a
 // time of its own to be found: of one for all, a slow store would leave nothing
 // to the oldest, look after look.
 func (o *openRequests) ended(u *userResponse) bool {

@@ -95,7 +95,7 @@ func isLost(err error) bool {
 // is making, or for room in a ring of 1024 commands that a hung server does
 // not empty (https://github.com/redis/rueidis/issues/858). For the same reason
 // the exchange does not see the caller's deadline: the connection that it may
-// be making is everybody's, and over a slow link takes longer than a command.
+// be making serves all callers, and over a slow link takes longer than a command.
 //
 // The exchange is always begun.
 func run[T any](ctx context.Context, s *Store, exchange func(context.Context) (T, error)) (T, error) {

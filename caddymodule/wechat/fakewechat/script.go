@@ -121,7 +121,7 @@ func (script *Script) spoils() bool {
 func (s *Server) play(w http.ResponseWriter, r *http.Request, script *Script, genuine func() (contentType string, body []byte)) {
 	contentType, body := s.body(script, genuine)
 	if !s.wait(r, script) {
-		panic(http.ErrAbortHandler) // nobody is left to answer
+		panic(http.ErrAbortHandler) // the caller has gone away
 	}
 	if script.spoils() {
 		s.spoil(w, script, body)

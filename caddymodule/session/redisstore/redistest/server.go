@@ -98,7 +98,7 @@ func (s *Server) configure(t testing.TB, m mode, tls *TLS, directives []string) 
 	}
 }
 
-// launch starts the process and waits until it says that it is ready.
+// launch starts the process and waits until it is ready.
 func (s *Server) launch(t testing.TB, m mode) error {
 	cmd := gatewaytest.Command(t, "redis-server", append([]string{s.conf}, m.flags...)...)
 	cmd.SysProcAttr = processAttributes()
