@@ -138,12 +138,8 @@ func (r *reader) loadJSON(t *testing.T, text string) {
 	t.Helper()
 	var value map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal([]byte(text), &value))
-	switch {
-	case value["apps"] != nil:
+	if value["apps"] != nil {
 		r.load(t, "whole.json", text)
-	case value["module"] != nil:
-		r.load(t, "store.json", `{"apps":{"wxgate":{"encryption_key":["{env.WXGATE_KEY}"],`+
-			`"miniprogram":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}],"store":`+text+`}}}`)
 	}
 }
 
