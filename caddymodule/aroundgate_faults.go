@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
@@ -52,6 +53,19 @@ func (w *walk) addOpenAddress(open, closed proxyUse) {
 		w.faults.Fault(open.site, open.through+" is reached without a gate, while "+behind,
 			"write wxgate here, too; with `public /*` inside, it lets everyone through and still removes the identity headers")
 	}
+}
+
+// checkOrder refuses an `order` that puts the gates of all sites behind their
+// proxies. In the routes it cannot be told from a `route` in which a proxy
+// stands before the gate on purpose.
+func checkOrder(helper httpcaddyfile.Helper) error {
+	order, _ := helper.Option("order").([]string)
+	for _, directive := range order[:max(slices.Index(order, "wxgate"), 0)] {
+		if directive == "reverse_proxy" || directive == "php_fastcgi" {
+			return helper.Errf("the global `order` puts %s before wxgate, so requests get to the application without the gate: remove it; inside `route` the order of the lines counts", directive)
+		}
+	}
+	return nil
 }
 
 // findIdleGates finds the gates of everything that have nothing behind them,
@@ -129,7 +143,6 @@ func normalAddress(address string) string {
 	if err != nil || port == "" && strings.Contains(host, "{") {
 		return strings.ToLower(address)
 	}
-	network, _, _ = strings.Cut(network, "+")
 	if caddy.IsUnixNetwork(network) {
 		return "unix/" + path.Clean(host)
 	}

@@ -66,14 +66,14 @@ func TestNothingGoesAroundTheGate(t *testing.T) {
 				wxgate
 			}
 		}`, "site a.test: reverse_proxy 127.0.0.1:3000 stands before its gate, so no request comes to the gate; write wxgate before reverse_proxy inside `route`"},
-		"order last":                {globals("order wxgate last") + "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}", "remove the `order` of wxgate"},
-		"order after reverse_proxy": {globals("order wxgate after reverse_proxy") + "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}", "no request comes to the gate"},
-		"gate behind a proxy in a handle": {globals("order wxgate last") + `http://a.test {
-			handle {
-				reverse_proxy 127.0.0.1:3000
+		"gate behind a proxy in a handle": {`http://a.test {
+			route {
+				handle {
+					reverse_proxy 127.0.0.1:3000
+				}
+				file_server
+				wxgate
 			}
-			file_server
-			wxgate
 		}`, "site a.test: reverse_proxy 127.0.0.1:3000 stands before its gate"},
 		"matcher on the gate": {`http://a.test {
 			wxgate /api/* {

@@ -192,6 +192,9 @@ func parseSite(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 	if d.NextArg() {
 		return nil, d.ArgErr()
 	}
+	if err := checkOrder(helper); err != nil {
+		return nil, err
+	}
 	return h, block(d, options{
 		"login":         into(d, &h.Login, checked(identity.CheckPath)),
 		"logout":        into(d, &h.Logout, checked(identity.CheckPath)),
