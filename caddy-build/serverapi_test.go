@@ -407,6 +407,11 @@ func TestBodiesAroundTheLimits(t *testing.T) {
 		}
 		requireRefusal(t, upload(2<<20+1, chunked), http.StatusRequestEntityTooLarge, -90400, "body_too_large")
 	}
+
+	// What is announced as too long is not waited for.
+	resp, err := gatewaytest.SendRaw(r.addr, fmt.Sprintf("POST %s HTTP/1.1\nHost: %s\nContent-Length: %d\nConnection: close\n\n", uploadAPI, r.addr, 2<<20+1))
+	require.NoError(t, err)
+	requireRefusal(t, resp, http.StatusRequestEntityTooLarge, -90400, "body_too_large")
 }
 
 func TestWeChatsTroubleOnTheRelay(t *testing.T) {

@@ -41,7 +41,7 @@ func newClients(words []string) (clients, error) {
 // parsePrefix reads a CIDR, or an address that stands for itself.
 func parsePrefix(text string) (netip.Prefix, error) {
 	if prefix, err := netip.ParsePrefix(text); err == nil {
-		return prefix.Masked(), nil
+		return prefix, nil
 	}
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
@@ -82,7 +82,7 @@ func (h *Handler) checkHost(r *http.Request) error {
 		host = name
 	}
 	host = strings.ToLower(host)
-	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	_, err := netip.ParseAddr(host)
 	if err == nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".weixin.qq.com") || slices.Contains(h.hosts(), host) || onSocket(r) {
 		return nil
 	}
@@ -119,10 +119,7 @@ func (c clients) accept(r *http.Request, proven bool) bool {
 	if onSocket(r) {
 		return true // the socket's permissions decide
 	}
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return false
-	}
+	peer, _ := netip.ParseAddrPort(r.RemoteAddr) // no address is in no range
 	addr := peer.Addr().Unmap().WithZone("")
 	return addr.IsLoopback() || slices.ContainsFunc(c, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

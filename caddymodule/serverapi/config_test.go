@@ -75,6 +75,7 @@ func TestBadCaddyfiles(t *testing.T) {
 		"allow what is never allowed":       {whole("", local("allow /wxa/resetusersessionkey")), "/wxa/resetusersessionkey is never allowed: it takes the AppSecret, or its answer holds a session_key, at Caddyfile:11"},
 		"allow below what is never allowed": {whole("", local("allow default /sns/*")), "/sns/* is never allowed: it takes the AppSecret, or its answer holds a session_key, at Caddyfile:11"},
 		"allow a token path":                {whole("", local("allow /cgi-bin/token")), "/cgi-bin/token is answered by wxgate_api itself, at Caddyfile:11"},
+		"allow the path of signatures":      {whole("", local("allow /wxgate/sign")), "/wxgate/sign is answered by wxgate_api itself, at Caddyfile:11"},
 		"clients without one":               {whole("", local("clients")), "clients takes at least one argument, at Caddyfile:11"},
 		"clients that are no range":         {whole("", local("clients 10.0.0.0/33")), `"10.0.0.0/33" is not a range of addresses such as 10.0.0.0/8, at Caddyfile:11`},
 		"clients everyone":                  {whole("", local("clients ::/0")), "::/0 is everyone; give the callers a key instead: key <name> {env.WXGATE_API_KEY}, at Caddyfile:11"},
