@@ -166,6 +166,25 @@ func TestSeveralGatesOnOneWay(t *testing.T) {
 	require.Equal(t, "invalid_session", g.Get("/x", gatewaytest.Token(token)).ErrorName())
 }
 
+// What stands behind an outer gate alone may read the header of an inner one, also where no
+// proxy shows that.
+func TestAnOuterGateProtectsTheHeadersOfAnInnerOne(t *testing.T) {
+	g := gatewaytest.Start(t, gates(`
+	route {
+	wxgate {
+		public /public/*
+	}
+	wxgate /admin/* {
+		inject appid X-Admin
+	}
+	respond "<{header.X-Admin}>"
+	}`))
+	token := g.LoginTo(gatewaytest.AppID, "alice").Token
+	require.Equal(t, "<>", g.Get("/public/x", "X-Admin: forged").Body)
+	require.Equal(t, "<>", g.Get("/x", "X-Admin: forged", gatewaytest.Token(token)).Body)
+	require.Equal(t, "<"+gatewaytest.AppID+">", g.Get("/admin/x", "X-Admin: forged", gatewaytest.Token(token)).Body)
+}
+
 // Two sites lead to one application, which trusts the headers of both gates.
 func TestGatesOfOneApplicationProtectTheSameHeaders(t *testing.T) {
 	cfg := gates(`

@@ -127,25 +127,27 @@ func TestWarnsOfLogsThatShowTokens(t *testing.T) {
 // Without any log configured, Caddy writes errors with the request's headers as
 // they came in; the gate answers errors before Caddy does.
 func TestErrorsAreLoggedWithoutTokens(t *testing.T) {
-	g := gatewaytest.Start(t, gatewaytest.Config{Next: "rewrite /old /new\nreverse_proxy $UPSTREAM"})
-	token := g.Login("alice").Token
-	g.Upstream.Handle(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	for _, line := range []string{gatewaytest.Token(token), "Authorization: Bearer " + token} {
-		resp := g.Get("/old?a=1", line, "X-OpenID: forged")
-		require.Equal(t, http.StatusBadGateway, resp.Status)
-		require.Empty(t, resp.Body, "as Caddy answers")
+	for _, site := range []string{"", "forward_token"} {
+		g := gatewaytest.Start(t, gatewaytest.Config{Site: site, Next: "rewrite /old /new\nreverse_proxy $UPSTREAM"})
+		token := g.Login("alice").Token
+		g.Upstream.Handle(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+		for _, line := range []string{gatewaytest.Token(token), "Authorization: Bearer " + token} {
+			resp := g.Get("/old?a=1", line, "X-OpenID: forged")
+			require.Equal(t, http.StatusBadGateway, resp.Status)
+			require.Empty(t, resp.Body, "as Caddy answers")
+		}
+		g.Stop()
+		lines := logLines(t, g, "http.log.error")
+		require.Len(t, lines, 2)
+		for _, line := range lines {
+			require.Equal(t, "error", line["level"])
+			require.EqualValues(t, http.StatusBadGateway, line["status"])
+			require.NotEmpty(t, line["err_id"])
+			require.Equal(t, "/old?a=1", line["request"].(map[string]any)["uri"])
+		}
+		require.NotContains(t, g.Output(), token)
+		require.NotContains(t, g.Output(), g.OpenID("alice"))
 	}
-	g.Stop()
-	lines := logLines(t, g, "http.log.error")
-	require.Len(t, lines, 2)
-	for _, line := range lines {
-		require.Equal(t, "error", line["level"])
-		require.EqualValues(t, http.StatusBadGateway, line["status"])
-		require.NotEmpty(t, line["err_id"])
-		require.Equal(t, "/old?a=1", line["request"].(map[string]any)["uri"])
-	}
-	require.NotContains(t, g.Output(), token)
-	require.NotContains(t, g.Output(), g.OpenID("alice"))
 }
 
 // An error route still gets the error.

@@ -147,6 +147,24 @@ func TestForgedOpenDataIsRemoved(t *testing.T) {
 			}
 		})
 	}
+	// An upstream may clean the path.
+	for _, path := range []string{"/user//phone", "/user/./phone", "/x/../user/phone"} {
+		resp := send(g, path, `{"openData":1}`, "Content-Type: application/json", token)
+		require.Equal(t, http.StatusOK, resp.Status, path)
+		require.Equal(t, `{}`, string(g.Upstream.Take()[0].Body), path)
+	}
+	// JSON that cannot be read is refused.
+	for body, lines := range map[string][]string{
+		`{"openData":1}`:                      {"Content-Type: application/json; charset=utf-7"},
+		"\x00{\x00}":                          {"Content-Type: application/json; charset=utf-16be"},
+		"\x1f\x8b":                            {"Content-Type: application/json", "Content-Encoding: gzip"},
+		"\ufeff" + `{"openData":1}`:           {"Content-Type: application/json"},
+		`{"openData":1,"x":"` + "\xff" + `"}`: {"Content-Type: application/json"},
+	} {
+		resp := send(g, "/user/phone", body, append(lines, token)...)
+		require.Contains(t, []int{http.StatusBadRequest, http.StatusUnsupportedMediaType}, resp.Status, "%q", body)
+		g.RequireNothing(t)
+	}
 	// Open data in a large body is refused where it is seen, and never marked.
 	fields := sealed(t, g, "alice", phone(watermark(gatewaytest.AppID, 0)))
 	first := `{"encryptedData":"` + fields["encryptedData"].(string) + `","iv":"` + fields["iv"].(string) + `",` + pad + `}`

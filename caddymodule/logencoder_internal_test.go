@@ -1,10 +1,14 @@
 package caddymodule
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 func TestRedactTokens(t *testing.T) {
@@ -27,6 +31,23 @@ func TestRedactTokens(t *testing.T) {
 	} {
 		require.Equal(t, want, string(redactTokens([]byte(line))))
 	}
+}
+
+func TestWhatIsLoggedOfARequest(t *testing.T) {
+	r := httptest.NewRequest(http.MethodGet, "/a?code=071aB", nil)
+	r.Header = http.Header{"Authorization": {"Bearer x"}, defaultToken: {"x"}, "Referer": {"https://h/b?code=071aB"}, "Accept": {"*/*"}}
+	clean := new(LogEncoder).withoutToken(r)
+	require.Equal(t, http.Header{"Referer": {"https://h/b"}, "Accept": {"*/*"}}, clean.Header)
+	require.Equal(t, "/a", clean.RequestURI)
+	require.Len(t, r.Header, 4, "the request itself stays as it is")
+	require.Equal(t, "https://h/b?code=071aB", r.Header.Get("Referer"))
+}
+
+func TestCodesInOtherLines(t *testing.T) {
+	e := &LogEncoder{Encoder: zapcore.NewJSONEncoder(zapcore.EncoderConfig{})}
+	line, err := e.EncodeEntry(zapcore.Entry{}, []zapcore.Field{zap.String("uri", "/login?code=071aB&a=1")})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"uri":"/login?a=1"}`, line.String())
 }
 
 func TestWithoutCode(t *testing.T) {

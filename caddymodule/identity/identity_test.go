@@ -43,6 +43,14 @@ func TestStripRemovesEverySpelling(t *testing.T) {
 	}
 }
 
+func TestStripRemovesTheNamesOfCloudHosting(t *testing.T) {
+	h := identity.NewHeaders([]identity.Inject{{Field: identity.FieldWXCloud}}, nil)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header = http.Header{"X-Wx-Env": {"v"}, "X_wx_anything": {"v"}, "X-Original-Forwarded-For": {"v"}, "X-Wxtra": {"v"}}
+	h.Strip(r)
+	require.Equal(t, http.Header{"X-Wxtra": {"v"}}, r.Header)
+}
+
 func TestStripTakesTrailersAtTheEndOfTheBody(t *testing.T) {
 	h := openIDHeaders()
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("body"))
