@@ -99,17 +99,17 @@ func (l *loginRate) take(source netip.Prefix, b budget) (refund func(), err erro
 	if l.allowances == nil || !source.IsValid() {
 		return func() {}, nil
 	}
-	refund, err = l.charge(source, b, l.interval)
+	refundHost, err := l.charge(source, b, l.interval)
 	if err != nil || !source.Addr().Is6() {
-		return refund, err
+		return refundHost, err
 	}
 	site, _ := source.Addr().Prefix(48) // an IPv6 address has these bits
 	refundSite, err := l.charge(site, b, max(l.interval/siteFactor, 1))
 	if err != nil {
-		refund()
+		refundHost()
 		return nil, err
 	}
-	return func() { refund(); refundSite() }, nil
+	return func() { refundHost(); refundSite() }, nil
 }
 
 func (l *loginRate) charge(prefix netip.Prefix, b budget, interval time.Duration) (refund func(), err error) {

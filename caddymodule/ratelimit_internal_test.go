@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"crypto/tls"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/stretchr/testify/require"
 )
 
@@ -58,8 +60,22 @@ func TestARefusedSiteIsNotChargedToTheHost(t *testing.T) {
 	_, err := l.take(host(10), exchanges)
 	require.Equal(t, tooManyLogins{retryAfter: 6 * time.Second}, err, "the /48 is used up")
 	now = now.Add(6 * time.Second)
-	_, err = l.take(host(10), exchanges)
+	refund, err := l.take(host(10), exchanges)
 	require.NoError(t, err)
+	refund()
+	_, err = l.take(host(11), exchanges)
+	require.NoError(t, err, "the /48 has its place back")
+}
+
+func TestSourcesOfLogins(t *testing.T) {
+	for ip, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1/32", "::ffff:192.0.2.1": "192.0.2.1/32", "2001:db8:1:2:3::4": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64",
+		"": "invalid Prefix", "@": "invalid Prefix",
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/login", nil)
+		r = r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: ip}))
+		require.Equal(t, want, sourceOf(r).String(), ip)
+	}
 }
 
 func TestIsEarlyData(t *testing.T) {
