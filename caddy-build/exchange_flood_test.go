@@ -102,6 +102,21 @@ func TestLoginRateChargesWhatIsSentToWeChat(t *testing.T) {
 	require.Zero(t, g.WeChat.CallsWith("seventh"))
 }
 
+func TestLoginsOfIPv6ClientsInAnOutageOfWeChat(t *testing.T) {
+	g := gatewaytest.Start(t, gatewaytest.Config{App: "login_rate 6 1h", Servers: "expected_underscore_headers 3rd_session\ntrusted_proxies static 127.0.0.1"})
+	login := func(i int) int {
+		return g.Post("/login", fmt.Sprintf(`{"code":"outage%d"}`, i), "X-Forwarded-For: 2001:db8::1").Status
+	}
+	g.WeChat.Script(fakewechat.Script{Status: 502, Calls: -1})
+	for i := range 5 {
+		require.Equal(t, http.StatusBadGateway, login(i))
+	}
+	// The breaker is open, so nothing is sent, and nothing is charged.
+	for i := range 5 {
+		require.Equal(t, http.StatusServiceUnavailable, login(5+i))
+	}
+}
+
 func TestEarlyDataIsRefused(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	token := g.Login("alice").Token
