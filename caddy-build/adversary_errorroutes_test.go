@@ -185,6 +185,34 @@ func TestAnOuterGateProtectsTheHeadersOfAnInnerOne(t *testing.T) {
 	require.Equal(t, "<"+gatewaytest.AppID+">", g.Get("/admin/x", "X-Admin: forged", gatewaytest.Token(token)).Body)
 }
 
+// Each of two gates before one application removes what the other injects.
+func TestGatesBesideEachOtherProtectTheSameHeaders(t *testing.T) {
+	g := gatewaytest.Start(t, gates(`
+	route {
+	handle /a/* {
+		wxgate {
+			login /a/login
+			logout /a/logout
+			inject openid X-A
+			public /a/*
+		}
+	}
+	handle {
+		wxgate {
+			inject openid X-B
+			public /b/*
+		}
+	}
+	reverse_proxy $UPSTREAM
+	}`))
+	for _, path := range []string{"/a/x", "/b/x"} {
+		require.Equal(t, http.StatusOK, g.Get(path, "X-A: oFORGED", "X-B: oFORGED").Status)
+		received := g.Upstream.Take()
+		require.Len(t, received, 1)
+		require.NotContains(t, string(received[0].Raw), "oFORGED", path)
+	}
+}
+
 // Two sites lead to one application, which trusts the headers of both gates.
 func TestGatesOfOneApplicationProtectTheSameHeaders(t *testing.T) {
 	cfg := gates(`

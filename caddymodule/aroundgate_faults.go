@@ -122,13 +122,8 @@ func upstreamAddresses(p *reverseproxy.Handler) []string {
 	case *reverseproxy.MultiUpstreams:
 		addresses = append(addresses, "{multi}") // Caddy keeps its sources to itself
 	default:
-		config, err := json.Marshal(source)
-		if err != nil || string(config) == "{}" {
-			config = []byte("{any}")
-		} else {
-			config = []byte(strings.NewReplacer("{", "(", "}", ")").Replace(string(config)))
-		}
-		addresses = append(addresses, fmt.Sprintf("%T %s", source, config))
+		config, _ := json.Marshal(source) // sources of one type that show no options are one
+		addresses = append(addresses, strings.NewReplacer("{", "(", "}", ")").Replace(fmt.Sprintf("%T %s", source, config)))
 	}
 	return addresses
 }

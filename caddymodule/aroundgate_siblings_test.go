@@ -70,6 +70,9 @@ func TestSiblingsOfWaysAroundTheGate(t *testing.T) {
 		"a method between":                "http://a.test {\nroute {\n@post method POST\nwxgate @post\nmethod POST\nreverse_proxy @post 127.0.0.1:3000\n}\n}",
 		"a gate for one of two hosts":     "http://a.test, http://b.test {\n@a host a.test\nwxgate @a\nreverse_proxy 127.0.0.1:3000\n}",
 
+		"two negations of headers":            "http://a.test {\n@a not header X-A *\n@b not header X-B *\nwxgate @a\nreverse_proxy @b 127.0.0.1:3000\n}",
+		"a login at the gate of another site": "http://a.test {\nwxgate /api/*\nreverse_proxy /api/* 127.0.0.1:3000\n}\nhttp://b.test {\nwxgate\nreverse_proxy 127.0.0.1:3001\n}",
+
 		// Error routes and copies.
 		"errors of some statuses":              "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\nhandle_errors 404 {\nrespond \"no\"\n}\nhandle_errors 5xx {\nreverse_proxy 127.0.0.1:3000\n}\n}",
 		"a gate behind the proxy in errors":    "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\nhandle_errors {\nroute {\nreverse_proxy 127.0.0.1:3000\nwxgate\n}\n}\n}",
@@ -91,6 +94,7 @@ func TestSiblingsOfWaysAroundTheGate(t *testing.T) {
 // Safe siblings of those, which load.
 func TestSiblingsOfSafeRoutes(t *testing.T) {
 	setEnv(t)
+	t.Setenv("OTHER_APP", "127.0.0.1:4000")
 	for name, sites := range map[string]string{
 		"a page of its own before the gate":               "http://a.test {\nroute {\nreverse_proxy /docs/* 127.0.0.1:4000\nwxgate\nreverse_proxy 127.0.0.1:3000\n}\n}",
 		"an answer that ends the request":                 "http://a.test {\nroute {\nhandle /old/* {\nrespond \"gone\" 410\n}\nhandle {\nwxgate\n}\nreverse_proxy 127.0.0.1:3000\n}\n}",
@@ -106,6 +110,17 @@ func TestSiblingsOfSafeRoutes(t *testing.T) {
 		"the proxy's status changed":                      "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000 {\n@failed status 500\nreplace_status @failed 502\n}\n}",
 		"a snippet with both":                             "(app) {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}\nhttp://a.test {\nimport app\n}\nhttp://b.test {\nimport app\n}\nhttp://:9090 {\nimport app\n}",
 		"a snippet of error routes":                       "(app) {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}\nhttp://a.test {\nimport app\nhandle_errors {\nimport app\n}\n}",
+		"another upstream in the environment":             "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}\nhttp://b.test {\nreverse_proxy {env.OTHER_APP}\n}",
+		"handles before the gate":                         "http://a.test {\nroute {\nhandle /a/* {\nheader X-A a\n}\nhandle {\nheader X-A b\n}\nwxgate\nreverse_proxy 127.0.0.1:3000\n}\n}",
+		"an error that ends the request":                  "http://a.test {\nroute {\nhandle /old/* {\nerror 404\n}\nhandle {\nwxgate\n}\nreverse_proxy 127.0.0.1:3000\n}\n}",
+		"a proxy that no request reaches":                 "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}\nhttp://b.test {\nroute {\nrespond closed 503\nreverse_proxy 127.0.0.1:3000\n}\n}",
+		"a placeholder behind another name":               "http://a.test {\nwxgate\nreverse_proxy app.internal:3000\n}\nhttp://*.b.test {\nreverse_proxy web-{labels.2}.internal:3000\n}",
+		"two matchers in one set":                         "http://a.test {\n@m {\npath /api/*\nmethod GET POST\nremote_ip 10.0.0.0/8\n}\nwxgate @m {\nlogin /api/login\nlogout /api/logout\n}\nreverse_proxy @m 127.0.0.1:3000\n}",
+		"some methods to another upstream":                "http://a.test {\n@get {\npath /*\nmethod GET\n}\nroute {\nreverse_proxy @get 127.0.0.1:4000\nwxgate\nreverse_proxy 127.0.0.1:3000\n}\n}",
+		"logins on a site of their own":                   "http://a.test {\nreverse_proxy 127.0.0.1:4000\n}\nhttp://b.test {\nwxgate\n}",
+		"logins behind forward_auth":                      "http://a.test {\nroute {\nforward_auth 127.0.0.1:9091 {\nuri /verify\n}\nwxgate\n}\n}",
+		"a gate behind a proxy that has one":              "http://a.test {\nroute {\nwxgate\nreverse_proxy /api/* 127.0.0.1:3000\nwxgate\n}\n}",
+		"a gate for some paths in errors":                 "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\nhandle_errors {\nhandle /api/* {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}\nrespond sorry\n}\n}",
 		"two applications on two ports":                   "http://a.test {\nwxgate\nreverse_proxy 127.0.0.1:3000\n}\nhttp://b.test {\nreverse_proxy 127.0.0.1:30000 127.0.0.2:3001 [::1]:300\n}",
 		"a single page and its API":                       "http://a.test {\nhandle /api/* {\nwxgate {\nlogin /api/login\nlogout /api/logout\n}\nreverse_proxy 127.0.0.1:3000\n}\nhandle {\ntry_files {path} /index.html\nfile_server\n}\n}",
 		"try_files before the gate":                       "http://a.test {\ntry_files {path} {path}.html\nwxgate\nreverse_proxy 127.0.0.1:3000\n}",
