@@ -72,11 +72,11 @@ func TestGatewaysShareRedis(t *testing.T) {
 		},
 		"TLS by the option": func(t *testing.T) (string, string, []string) {
 			redis, certificate := redistest.StartTLS(t)
-			return redis.Addr, "tls", []string{"SSL_CERT_FILE=" + certificate.CAFile}
+			return redis.Addr, "tls", []string{"SSL_CERT_FILE=" + certificate.File}
 		},
 		"TLS by the URL": func(t *testing.T) (string, string, []string) {
 			redis, certificate := redistest.StartTLS(t)
-			return "rediss://" + redis.Addr, "", []string{"SSL_CERT_FILE=" + certificate.CAFile}
+			return "rediss://" + redis.Addr, "", []string{"SSL_CERT_FILE=" + certificate.File}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

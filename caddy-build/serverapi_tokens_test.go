@@ -2,11 +2,8 @@ package main_test
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -107,15 +104,15 @@ func TestTheOldSecretGivesAToken(t *testing.T) {
 func TestCallersWithoutACertificate(t *testing.T) {
 	good, stranger := redistest.NewTLS(t), redistest.NewTLS(t)
 	r := &relay{Gateway: gatewaytest.New(t), tb: t, addr: gatewaytest.FreeAddr(t)}
-	cfg := relayConfig{address: fmt.Sprintf("https://localhost:$PORT {\n bind 127.0.0.1\n tls %s %s {\n client_auth {\n mode require_and_verify\n trust_pool file %s\n}\n}", good.CertFile, good.KeyFile, good.CAFile)}.whole(r.addr)
+	cfg := relayConfig{address: fmt.Sprintf("https://localhost:$PORT {\n bind 127.0.0.1\n tls %s %s {\n client_auth {\n mode require_and_verify\n trust_pool file %s\n}\n}", good.File, good.File, good.File)}.whole(r.addr)
 	r.Run(cfg)
 	call := func(certificates ...tls.Certificate) (gatewaytest.Response, error) {
-		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool(t, good.CAFile), Certificates: certificates}}}
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: good.Client.RootCAs, Certificates: certificates}}}
 		return gatewaytest.ReadResponse(client.Post("https://localhost:"+r.port()+checkAPI, "application/json", strings.NewReader(hello)))
 	}
 	var resp gatewaytest.Response
 	r.Eventually(func() (ok bool) {
-		own, err := tls.LoadX509KeyPair(good.CertFile, good.KeyFile)
+		own, err := tls.LoadX509KeyPair(good.File, good.File)
 		require.NoError(t, err)
 		resp, err = call(own)
 		return err == nil
@@ -123,18 +120,9 @@ func TestCallersWithoutACertificate(t *testing.T) {
 	requireOK(t, resp)
 	_, err := call()
 	require.ErrorContains(t, err, "certificate required")
-	foreign, err := tls.LoadX509KeyPair(stranger.CertFile, stranger.KeyFile)
+	foreign, err := tls.LoadX509KeyPair(stranger.File, stranger.File)
 	require.NoError(t, err)
 	_, err = call(foreign)
 	require.Error(t, err)
 	require.Len(t, r.WeChat.CallsTo(checkAPI), 1)
-}
-
-func pool(t *testing.T, file string) *x509.CertPool {
-	t.Helper()
-	pem, err := os.ReadFile(filepath.Clean(file))
-	require.NoError(t, err)
-	roots := x509.NewCertPool()
-	require.True(t, roots.AppendCertsFromPEM(pem))
-	return roots
 }

@@ -6,10 +6,13 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // A Proxy stands between a client and a server and makes the faults of a
@@ -22,10 +25,8 @@ type Proxy struct {
 	accepted atomic.Int64
 	refuse   atomic.Bool
 	edit     atomic.Pointer[func(message []byte) [][]byte]
-
-	delay atomic.Int64 // of each piece, in each direction
-
-	gate sync.RWMutex // held for writing while frozen
+	delay    atomic.Int64 // of each piece, in each direction
+	gate     sync.RWMutex // held for writing while frozen
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
@@ -36,9 +37,7 @@ type Proxy struct {
 func StartProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	p := &Proxy{Addr: l.Addr().String(), target: target, conns: make(map[net.Conn]struct{})}
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -114,16 +113,26 @@ func (p *Proxy) serve(client net.Conn) {
 	p.conns[client], p.conns[server] = struct{}{}, struct{}{}
 	p.mu.Unlock()
 
-	var both sync.WaitGroup
-	both.Go(func() {
-		p.questions(server, client)
-		_ = server.Close()
-		_ = client.Close()
+	var questions sync.WaitGroup
+	questions.Go(func() {
+		p.forward(server, client, func() ([][]byte, error) {
+			b := make([]byte, 32<<10)
+			n, err := client.Read(b)
+			return [][]byte{b[:n]}, err
+		})
 	})
-	p.answers(client, server)
-	_ = server.Close()
-	_ = client.Close()
-	both.Wait()
+	answers := bufio.NewReader(server)
+	p.forward(client, server, func() ([][]byte, error) {
+		message, err := readMessage(answers, nil)
+		if err != nil {
+			return nil, err
+		}
+		if edit := p.edit.Load(); edit != nil {
+			return (*edit)(message), nil
+		}
+		return [][]byte{message}, nil
+	})
+	questions.Wait()
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -131,94 +140,42 @@ func (p *Proxy) serve(client net.Conn) {
 	delete(p.conns, server)
 }
 
-func (p *Proxy) questions(to io.Writer, from io.Reader) {
-	later := p.newLine(to)
-	defer later.end()
-	for {
-		buffer := make([]byte, 32<<10)
-		n, err := from.Read(buffer)
-		if n > 0 && !later.pass(buffer[:n]) {
-			return
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-func (p *Proxy) answers(to io.Writer, from io.Reader) {
-	r := bufio.NewReader(from)
-	later := p.newLine(to)
-	defer later.end()
-	for {
-		message, err := readMessage(r, nil)
-		if err != nil {
-			return
-		}
-		messages := [][]byte{message}
-		if edit := p.edit.Load(); edit != nil {
-			messages = (*edit)(message)
-		}
-		for _, m := range messages {
-			if !later.pass(m) {
-				return
-			}
-		}
-	}
-}
-
-// A line is one direction of a connection: pieces leave it in their order, each
-// after the proxy's delay, however many are under way.
-type line struct {
-	proxy  *Proxy
-	pieces chan piece
-	failed chan struct{} // closed when a write failed
-	done   chan struct{}
-}
-
 type piece struct {
 	due   time.Time
 	bytes []byte
 }
 
-func (p *Proxy) newLine(to io.Writer) *line {
-	l := &line{proxy: p, pieces: make(chan piece, 1024), failed: make(chan struct{}), done: make(chan struct{})}
-	go func() {
-		defer close(l.done)
-		broken := false
-		for piece := range l.pieces {
-			if broken {
-				continue
-			}
+// forward is one direction of a connection: the pieces that read returns leave
+// it in their order, each after the proxy's delay, however many are under way.
+// In the end it closes both connections.
+func (p *Proxy) forward(to, from net.Conn, read func() ([][]byte, error)) {
+	pieces := make(chan piece, 1024)
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for piece := range pieces {
 			if wait := time.Until(piece.due); wait > 0 {
 				<-time.After(wait)
 			}
 			p.gate.RLock()
-			_, err := to.Write(piece.bytes)
-			p.gate.RUnlock()
-			if err != nil {
-				broken = true
-				close(l.failed)
+			if _, err := to.Write(piece.bytes); err != nil {
+				_ = from.Close() // so that read ends
 			}
+			p.gate.RUnlock()
 		}
-	}()
-	return l
-}
-
-// pass takes bytes, which the caller does not change any more.
-func (l *line) pass(b []byte) bool {
-	select {
-	case l.pieces <- piece{time.Now().Add(time.Duration(l.proxy.delay.Load())), b}:
-		return true
-	case <-l.failed:
-		return false
+	})
+	for {
+		read, err := read()
+		for _, b := range read {
+			pieces <- piece{time.Now().Add(time.Duration(p.delay.Load())), b}
+		}
+		if err != nil {
+			break
+		}
 	}
-}
-
-// end waits until everything has left.
-func (l *line) end() {
-	close(l.pieces)
-	<-l.done
+	close(pieces)
+	writer.Wait()
+	_ = to.Close()
+	_ = from.Close()
 }
 
 // readMessage appends one whole message in the Redis protocol to b.
@@ -228,31 +185,29 @@ func readMessage(r *bufio.Reader, b []byte) ([]byte, error) {
 		return nil, err
 	}
 	b = append(b, line...)
-	elements := 0
-	switch line[0] {
-	case '+', '-', ':', '_', ',', '#', '(':
+	kind := line[0]
+	if strings.IndexByte("+-:_,#(", kind) >= 0 {
 		return b, nil
-	case '$', '=', '!', '*', '~', '>', '%':
-		if elements, err = strconv.Atoi(string(line[1 : len(line)-2])); err != nil {
-			return nil, err
-		}
-	default:
-		return nil, fmt.Errorf("message of kind %q", line[0])
 	}
-	switch line[0] {
+	n, err := strconv.Atoi(string(line[1 : len(line)-2]))
+	if err != nil {
+		return nil, err
+	}
+	switch kind {
 	case '$', '=', '!':
-		if elements < 0 {
+		if n < 0 {
 			return b, nil
 		}
-		body := make([]byte, elements+2)
-		if _, err := io.ReadFull(r, body); err != nil {
-			return nil, err
-		}
-		return append(b, body...), nil
+		body := make([]byte, n+2)
+		_, err := io.ReadFull(r, body)
+		return append(b, body...), err
+	case '*', '~', '>':
 	case '%':
-		elements *= 2
+		n *= 2
+	default:
+		return nil, fmt.Errorf("message of kind %q", kind)
 	}
-	for range elements {
+	for range n {
 		if b, err = readMessage(r, b); err != nil {
 			return nil, err
 		}

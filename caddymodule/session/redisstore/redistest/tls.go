@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,17 +9,19 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // A TLS is a certificate for 127.0.0.1 and localhost that signs itself.
 type TLS struct {
-	CAFile, CertFile, KeyFile string
+	// File has the certificate and its key: it is the CA file, too.
+	File string
 
 	// Client trusts the certificate.
 	Client *tls.Config
@@ -28,55 +31,34 @@ type TLS struct {
 func StartTLS(t testing.TB, directives ...string) (*Server, *TLS) {
 	t.Helper()
 	certificate := NewTLS(t)
-	return start(t, serverMode, certificate, directives), certificate
+	return start(t, certificate, ready, directives), certificate
 }
 
-// NewTLS returns a certificate of 127.0.0.1 that signs itself, for servers and clients.
+// NewTLS makes a certificate for servers and clients. That of net/http/httptest
+// is always the same, is not for localhost, and not for clients.
 func NewTLS(t testing.TB) *TLS {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: "redistest"},
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(time.Hour),
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
 		DNSNames:              []string{"localhost"},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	write := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	var text bytes.Buffer
+	require.NoError(t, pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: certificate}))
+	require.NoError(t, pem.Encode(&text, &pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+	file := filepath.Join(t.TempDir(), "tls.pem")
+	require.NoError(t, os.WriteFile(file, text.Bytes(), 0o600))
 	roots := x509.NewCertPool()
-	roots.AddCert(parsed)
-	certFile := write("cert.pem", "CERTIFICATE", der)
-	return &TLS{
-		CAFile:   certFile,
-		CertFile: certFile,
-		KeyFile:  write("key.pem", "PRIVATE KEY", keyDER),
-		Client:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-	}
+	require.True(t, roots.AppendCertsFromPEM(text.Bytes()))
+	return &TLS{file, &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 }
