@@ -1,170 +1,134 @@
 package sessiontest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
 
-func testSync(t *testing.T, s session.Store) {
-	syncer, ok := s.(session.Syncer)
-	if !ok {
-		return
+// ability makes a test of one that needs an optional interface of the store.
+func ability[A any](test func(*testing.T, session.Store, A)) func(*testing.T, session.Store) {
+	return func(t *testing.T, s session.Store) {
+		if a, ok := s.(A); ok {
+			test(t, s, a)
+		}
 	}
+}
+
+func testSync(t *testing.T, s session.Store, syncer session.Syncer) {
 	require.NoError(t, syncer.Sync(t.Context()), "with nothing written")
-	var wg sync.WaitGroup
-	for g := range 16 {
-		wg.Go(func() {
-			for i := range 10 {
-				assert.NoError(t, s.Put(t.Context(), fmt.Sprintf("session:%d-%d", g, i), []byte("v"), time.Hour))
-				assert.NoError(t, syncer.Sync(t.Context()))
+	parallel(t, 16, func(g int) error {
+		for i := range 10 {
+			err := cmp.Or(s.Put(t.Context(), fmt.Sprintf("session:%d-%d", g, i), []byte("v"), time.Hour), syncer.Sync(t.Context()))
+			if err != nil {
+				return err
 			}
-		})
-	}
-	wg.Wait()
+		}
+		return nil
+	})
 }
 
-// changes collects the calls of an Observer.
-type changes struct {
-	mu   sync.Mutex
-	keys map[string]int
-}
-
-func (c *changes) changed(key string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.keys == nil {
-		c.keys = make(map[string]int)
-	}
-	c.keys[key]++
-}
-
-// take returns how often key was reported, in itself or as one of all, since the
-// last call.
-func (c *changes) take(key string) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.keys[key] + c.keys[""]
-	clear(c.keys)
-	return n
-}
-
-func testObserve(t *testing.T, s session.Store) {
-	observer, ok := s.(session.Observer)
-	if !ok {
-		return
-	}
-	var first, second changes
-	maxAge, cancelFirst := observer.Observe(first.changed)
+// watch counts how often a key is reported, in itself or as one of all.
+func watch(t *testing.T, observer session.Observer, key string) (reports *atomic.Int64, cancel func()) {
+	t.Helper()
+	reports = new(atomic.Int64)
+	maxAge, cancel := observer.Observe(func(changed string) {
+		if changed == key || changed == "" {
+			reports.Add(1)
+		}
+	})
 	require.GreaterOrEqual(t, maxAge, time.Duration(0))
-	_, cancelSecond := observer.Observe(second.changed)
+	return reports, cancel
+}
 
+func testObserve(t *testing.T, s session.Store, observer session.Observer) {
 	const key = "session:watched \x00\xff"
-	writes := []struct {
+	first, cancelFirst := watch(t, observer, key)
+	second, cancelSecond := watch(t, observer, key)
+	put := func() error { return s.Put(t.Context(), key, []byte("v"), time.Hour) }
+	for _, w := range []struct {
 		name  string
 		write func() error
 	}{
-		{"put", func() error { return s.Put(t.Context(), key, []byte("v"), time.Hour) }},
-		{"put again", func() error { return s.Put(t.Context(), key, []byte("v"), time.Hour) }},
-		{"update", func() error {
-			return s.Update(t.Context(), key, func([]byte) ([]byte, time.Duration, error) { return []byte("w"), time.Hour, nil })
-		}},
-		{"update to nothing", func() error {
-			return s.Update(t.Context(), key, func([]byte) ([]byte, time.Duration, error) { return nil, 0, nil })
-		}},
-		{"put once more", func() error { return s.Put(t.Context(), key, []byte("v"), time.Hour) }},
+		{"put", put},
+		{"put again", put},
+		{"update", func() error { return s.Update(t.Context(), key, to("w", time.Hour)) }},
+		{"update to nothing", func() error { return s.Update(t.Context(), key, remove) }},
+		{"put once more", put},
 		{"delete", func() error { return s.Delete(t.Context(), key) }},
-	}
-	for _, w := range writes {
-		first.take(key)
-		second.take(key)
+	} {
+		first.Store(0)
+		second.Store(0)
 		require.NoError(t, w.write(), w.name)
-		require.Positive(t, first.take(key), "%s: the change was not reported before the write returned", w.name)
-		require.Positive(t, second.take(key), "%s: the second observer was not called", w.name)
+		require.Positive(t, first.Load(), "%s: the change was not reported before the write returned", w.name)
+		require.Positive(t, second.Load(), "%s: the second observer was not called", w.name)
 	}
 
 	cancelFirst()
 	cancelFirst()
-	put(t, s, key, "v")
-	require.Zero(t, first.take(key), "called after cancel")
-	require.Positive(t, second.take(key), "the cancel of one observer silenced the other")
+	first.Store(0)
+	second.Store(0)
+	require.NoError(t, put())
+	require.Zero(t, first.Load(), "called after cancel")
+	require.Positive(t, second.Load(), "the cancel of one observer silenced the other")
 	cancelSecond()
 }
 
 // testObserveCoherent keeps values in memory the way the Manager does, and
 // checks that no reader gets an older one than has been acknowledged.
-func testObserveCoherent(t *testing.T, s session.Store) {
-	observer, ok := s.(session.Observer)
-	if !ok {
-		return
-	}
+func testObserveCoherent(t *testing.T, s session.Store, observer session.Observer) {
 	const key = "user:watched"
 	const writes = 300
-	var version, acknowledged atomic.Int64
-	_, cancel := observer.Observe(func(changed string) {
-		if changed == key || changed == "" {
-			version.Add(1)
-		}
-	})
+	var acknowledged atomic.Int64
+	version, cancel := watch(t, observer, key)
 	defer cancel()
 	put(t, s, key, "0")
 
-	var wg sync.WaitGroup
+	var readers errgroup.Group
 	for range 4 {
-		wg.Go(func() {
-			type kept struct {
-				version int64
-				value   int
-			}
-			mine := kept{version: -1}
+		readers.Go(func() error {
+			kept, keptVersion := int64(0), int64(-1)
 			for acknowledged.Load() < writes {
 				atLeast := acknowledged.Load()
-				now := version.Load()
-				if mine.version != now {
+				if now := version.Load(); now != keptVersion {
 					value, err := s.Get(t.Context(), key)
-					if !assert.NoError(t, err) {
-						return
+					if err != nil {
+						return err
 					}
-					n, err := strconv.Atoi(string(value))
-					if !assert.NoError(t, err) {
-						return
+					if kept, err = strconv.ParseInt(string(value), 10, 64); err != nil {
+						return err
 					}
-					mine = kept{version: now, value: n}
+					keptVersion = now
 				}
-				if !assert.GreaterOrEqual(t, int64(mine.value), atLeast, "an acknowledged write was not seen") {
-					return
+				if kept < atLeast {
+					return fmt.Errorf("write %d was acknowledged, and a reader saw %d", atLeast, kept)
 				}
 			}
+			return nil
 		})
 	}
 	for n := 1; n <= writes; n++ {
 		if n%2 == 0 {
 			put(t, s, key, strconv.Itoa(n))
 		} else {
-			require.NoError(t, s.Update(t.Context(), key, func([]byte) ([]byte, time.Duration, error) {
-				return []byte(strconv.Itoa(n)), time.Hour, nil
-			}))
+			require.NoError(t, s.Update(t.Context(), key, to(strconv.Itoa(n), time.Hour)))
 		}
 		acknowledged.Store(int64(n))
 	}
-	wg.Wait()
+	require.NoError(t, readers.Wait())
 }
 
-func testGetMany(t *testing.T, s session.Store) {
-	getter, ok := s.(session.MultiGetter)
-	if !ok {
-		return
-	}
+func testGetMany(t *testing.T, s session.Store, getter session.MultiGetter) {
 	put(t, s, "session:1", "one")
 	put(t, s, "user:2", "two")
 	put(t, s, "empty", "")
@@ -196,17 +160,11 @@ func testGetMany(t *testing.T, s session.Store) {
 	require.ErrorIs(t, err, session.ErrClosed)
 }
 
-func testPing(t *testing.T, s session.Store) {
-	if pinger, ok := s.(session.Pinger); ok {
-		require.NoError(t, pinger.Ping(t.Context()))
-	}
+func testPing(t *testing.T, _ session.Store, pinger session.Pinger) {
+	require.NoError(t, pinger.Ping(t.Context()))
 }
 
-func testRoom(t *testing.T, s session.Store) {
-	checker, ok := s.(session.RoomChecker)
-	if !ok {
-		return
-	}
+func testRoom(t *testing.T, _ session.Store, checker session.RoomChecker) {
 	require.NoError(t, checker.Room())
 	if free, ok := checker.Free(); ok {
 		require.Positive(t, free)
@@ -214,11 +172,7 @@ func testRoom(t *testing.T, s session.Store) {
 }
 
 // testCount allows for an estimate, but not for one that is beside the point.
-func testCount(t *testing.T, s session.Store) {
-	counter, ok := s.(session.Counter)
-	if !ok {
-		return
-	}
+func testCount(t *testing.T, s session.Store, counter session.Counter) {
 	for i := range 200 {
 		put(t, s, fmt.Sprintf("session:%d", i), "v")
 	}
@@ -229,11 +183,7 @@ func testCount(t *testing.T, s session.Store) {
 	require.LessOrEqual(t, n, int64(400))
 }
 
-func testScan(t *testing.T, s session.Store) {
-	scanner, ok := s.(session.Scanner)
-	if !ok {
-		return
-	}
+func testScan(t *testing.T, s session.Store, scanner session.Scanner) {
 	const prefix = "s*c[a]n?\\:"
 	want := make(map[string]time.Duration)
 	for i := range 500 {
@@ -241,10 +191,9 @@ func testScan(t *testing.T, s session.Store) {
 		want[key] = time.Duration(i%3) * time.Hour
 		require.NoError(t, s.Put(t.Context(), key, []byte(key), want[key]))
 	}
-	put(t, s, "scan", "not this")
-	put(t, s, "s*c[a]n?", "nor this")
-	put(t, s, "sXcan?\\:", "nor this")
-	put(t, s, prefix+"gone", "nor this")
+	for _, other := range []string{"scan", "s*c[a]n?", "sXcan?\\:", prefix + "gone"} {
+		put(t, s, other, "not this")
+	}
 	require.NoError(t, s.Delete(t.Context(), prefix+"gone"))
 
 	seen := make(map[string]bool)

@@ -3,14 +3,15 @@ package sessiontest
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
@@ -31,143 +32,101 @@ func benchKey(i uint64) string {
 	return "session:" + string(h[:])
 }
 
-// inParallel does b.N pieces of work in so many goroutines, whatever the number
-// of cores: they wait for the disk or the network, not for a core.
-func inParallel(b *testing.B, goroutines int, work func(i uint64) error) {
-	var next atomic.Uint64
-	var wg sync.WaitGroup
-	b.ResetTimer()
-	for range goroutines {
-		wg.Go(func() {
-			for i := next.Add(1); i <= uint64(b.N); i = next.Add(1) {
-				if err := work(i); err != nil {
-					b.Error(err)
-					return
+// measure calls work in so many goroutines, whatever the number of cores: they
+// wait for the disk or the network, not for a core.
+func measure(b *testing.B, name string, goroutines int, work func() error) {
+	b.Run(name, func(b *testing.B) {
+		b.ReportAllocs()
+		var left atomic.Int64
+		left.Store(int64(b.N))
+		var group errgroup.Group
+		for range goroutines {
+			group.Go(func() error {
+				for left.Add(-1) >= 0 {
+					if err := work(); err != nil {
+						return err
+					}
 				}
-			}
-		})
-	}
-	wg.Wait()
+				return nil
+			})
+		}
+		require.NoError(b, group.Wait())
+	})
 }
+
+// errFound is returned when a look-up finds what was never written.
+var errFound = errors.New("found what was never written")
 
 func benchStore(b *testing.B, open OpenFunc) {
 	value := make([]byte, 200)
-	fill := func(b *testing.B) session.Store {
-		s, _ := open(b)
-		for i := range uint64(benchRecords) {
-			require.NoError(b, s.Put(b.Context(), benchKey(i), value, time.Hour))
-		}
-		return s
+	s, _ := open(b)
+	for i := range uint64(benchRecords) {
+		require.NoError(b, s.Put(b.Context(), benchKey(i), value, time.Hour))
 	}
+	known := func() string { return benchKey(rand.Uint64N(benchRecords)) }
+	put := func() error { return s.Put(b.Context(), benchKey(rand.Uint64()), value, time.Hour) }
 
-	b.Run("get", func(b *testing.B) {
-		s := fill(b)
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := s.Get(b.Context(), benchKey(rand.Uint64N(benchRecords))); err != nil {
-				b.Fatal(err)
-			}
-		}
+	measure(b, "get", 1, func() error {
+		_, err := s.Get(b.Context(), known())
+		return err
 	})
-	b.Run("get absent", func(b *testing.B) {
-		s := fill(b)
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := s.Get(b.Context(), benchKey(benchRecords+rand.Uint64())); err == nil {
-				b.Fatal("found what was never written")
-			}
+	measure(b, "get absent", 1, func() error {
+		if _, err := s.Get(b.Context(), benchKey(rand.Uint64())); !errors.Is(err, session.ErrNotFound) {
+			return errFound
 		}
+		return nil
 	})
-	b.Run("put", func(b *testing.B) {
-		s, _ := open(b)
-		var i uint64
-		for b.Loop() {
-			i++
-			if err := s.Put(b.Context(), benchKey(i), value, time.Hour); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("update", func(b *testing.B) {
-		s := fill(b)
-		for b.Loop() {
-			err := s.Update(b.Context(), benchKey(rand.Uint64N(benchRecords)), func(old []byte) ([]byte, time.Duration, error) {
-				return old, time.Hour, nil
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
+	measure(b, "put", 1, put)
+	measure(b, "update", 1, func() error { return s.Update(b.Context(), known(), keep) })
 	for _, writers := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("durable put/writers=%d", writers), func(b *testing.B) {
-			s, _ := open(b)
-			syncer, _ := s.(session.Syncer)
-			inParallel(b, writers, func(i uint64) error {
-				err := s.Put(b.Context(), benchKey(i), value, time.Hour)
-				if err == nil && syncer != nil {
-					err = syncer.Sync(b.Context())
-				}
-				return err
-			})
+		measure(b, fmt.Sprintf("durable put/writers=%d", writers), writers, func() error {
+			err := put()
+			if syncer, ok := s.(session.Syncer); ok && err == nil {
+				err = syncer.Sync(b.Context())
+			}
+			return err
 		})
 	}
 }
 
 func benchManager(b *testing.B, open OpenFunc) {
-	start := func(b *testing.B, cacheSize int) *session.Manager {
+	start := func(cacheSize int) (m *session.Manager, create func() (token string, err error), lookup func() error) {
 		s, _ := open(b)
 		m, err := session.NewManager(b.Context(), session.Config{Store: s, Keys: [][]byte{Key(1)}, CacheSize: cacheSize})
 		require.NoError(b, err)
 		b.Cleanup(m.Close)
-		return m
-	}
-	fill := func(b *testing.B, m *session.Manager, n int) []string {
-		tokens := make([]string, n)
+		create = func() (string, error) {
+			created, err := m.Create(b.Context(), Login(fmt.Sprintf("oBench%022d", rand.Uint64())))
+			return created.Token, err
+		}
+		var tokens [1000]string
 		for i := range tokens {
-			created, err := m.Create(b.Context(), Login(fmt.Sprintf("oBench%022d", i)))
+			tokens[i], err = create()
 			require.NoError(b, err)
-			tokens[i] = created.Token
 		}
-		return tokens
-	}
-	lookup := func(b *testing.B, m *session.Manager, tokens []string) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := m.Lookup(b.Context(), tokens[rand.IntN(len(tokens))]); err != nil {
-				b.Fatal(err)
-			}
+		return m, create, func() error {
+			_, err := m.Lookup(b.Context(), tokens[rand.IntN(len(tokens))])
+			return err
 		}
 	}
-
-	b.Run("lookup hit", func(b *testing.B) {
-		m := start(b, 0)
-		lookup(b, m, fill(b, m, 1000))
-	})
-	b.Run("lookup miss", func(b *testing.B) {
-		m := start(b, 8) // nearly every look-up reads the store
-		lookup(b, m, fill(b, m, 2000))
-	})
-	b.Run("lookup refused", func(b *testing.B) {
-		m := start(b, 0)
-		foreign := make([]string, 1000)
-		for i := range foreign {
-			foreign[i] = fmt.Sprintf("%043d", i)
+	m, create, lookup := start(0)
+	measure(b, "lookup hit", 1, lookup)
+	_, _, lookup = start(8) // nearly every look-up reads the store
+	measure(b, "lookup miss", 1, lookup)
+	var foreign [1000]string
+	for i := range foreign {
+		foreign[i] = fmt.Sprintf("%043d", i)
+	}
+	measure(b, "lookup refused", 1, func() error {
+		if _, err := m.Lookup(b.Context(), foreign[rand.IntN(len(foreign))]); !errors.Is(err, session.ErrInvalid) {
+			return errFound
 		}
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := m.Lookup(b.Context(), foreign[rand.IntN(len(foreign))]); err == nil {
-				b.Fatal("a made-up token was accepted")
-			}
-		}
+		return nil
 	})
 	for _, writers := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("create/writers=%d", writers), func(b *testing.B) {
-			m := start(b, 0)
-			inParallel(b, writers, func(i uint64) error {
-				_, err := m.Create(b.Context(), Login(fmt.Sprintf("oBench%022d", i)))
-				return err
-			})
+		measure(b, fmt.Sprintf("create/writers=%d", writers), writers, func() error {
+			_, err := create()
+			return err
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package sessiontest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -9,163 +10,147 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
 
+// parallel runs work in n goroutines and fails the test with the first error.
+func parallel(t *testing.T, n int, work func(g int) error) {
+	t.Helper()
+	var group errgroup.Group
+	for g := range n {
+		group.Go(func() error { return work(g) })
+	}
+	require.NoError(t, group.Wait())
+}
+
 // testUpdateContention counts up from many goroutines. A store may give up on
 // a contended key, but must not lose or double what it said it did.
 func testUpdateContention(t *testing.T, s session.Store) {
-	const writers, rounds = 16, 25
 	var done atomic.Int64
-	var wg sync.WaitGroup
-	for range writers {
-		wg.Go(func() {
-			for range rounds {
-				err := s.Update(t.Context(), "user:counter", func(old []byte) ([]byte, time.Duration, error) {
-					n := 0
-					if old != nil {
-						var err error
-						if n, err = strconv.Atoi(string(old)); err != nil {
-							return nil, 0, err
-						}
-					}
-					return []byte(strconv.Itoa(n + 1)), time.Hour, nil
-				})
-				switch {
-				case err == nil:
-					done.Add(1)
-				case !errors.Is(err, session.ErrConflict):
-					assert.NoError(t, err)
-					return
-				}
+	parallel(t, 16, func(int) error {
+		for range 25 {
+			err := s.Update(t.Context(), "user:counter", func(old []byte) ([]byte, time.Duration, error) {
+				n, err := strconv.Atoi(cmp.Or(string(old), "0"))
+				return []byte(strconv.Itoa(n + 1)), time.Hour, err
+			})
+			switch {
+			case err == nil:
+				done.Add(1)
+			case !errors.Is(err, session.ErrConflict):
+				return err
 			}
-		})
-	}
-	wg.Wait()
+		}
+		return nil
+	})
 	require.Positive(t, done.Load())
 	require.Equal(t, strconv.FormatInt(done.Load(), 10), get(t, s, "user:counter"))
 }
 
-// race runs an Update that writes "<old>+" against another write of the same
-// key, and returns what is there afterwards.
-func race(t *testing.T, s session.Store, write func(key string) error) (final string, found bool) {
-	t.Helper()
-	const key = "user:raced"
-	put(t, s, key, "first")
-	var wg sync.WaitGroup
-	start := make(chan struct{})
-	wg.Go(func() {
-		<-start
-		err := s.Update(t.Context(), key, func(old []byte) ([]byte, time.Duration, error) {
-			return append(old, '+'), time.Hour, nil
-		})
-		if !errors.Is(err, session.ErrConflict) {
-			assert.NoError(t, err)
-		}
-	})
-	wg.Go(func() {
-		<-start
-		assert.NoError(t, write(key))
-	})
-	close(start)
-	wg.Wait()
-	value, err := s.Get(t.Context(), key)
-	if errors.Is(err, session.ErrNotFound) {
-		return "", false
-	}
-	require.NoError(t, err)
-	return string(value), true
-}
-
 func testUpdateAgainstPut(t *testing.T, s session.Store) {
-	for range 100 {
-		final, found := race(t, s, func(key string) error {
-			return s.Put(t.Context(), key, []byte("second"), time.Hour)
-		})
-		require.True(t, found)
-		require.Contains(t, []string{"second", "second+"}, final, "the put was lost")
-	}
+	raceUpdate(t, s, []string{"second", "second+"}, func(key string) error {
+		return s.Put(t.Context(), key, []byte("second"), time.Hour)
+	})
 }
 
 func testUpdateAgainstDelete(t *testing.T, s session.Store) {
+	raceUpdate(t, s, []string{absent, "+"}, func(key string) error { return s.Delete(t.Context(), key) })
+}
+
+// absent stands for no value.
+const absent = "(absent)"
+
+// raceUpdate runs an Update that writes "<old>+" against another write of the
+// same key. What is there afterwards must be one of final.
+func raceUpdate(t *testing.T, s session.Store, final []string, write func(key string) error) {
+	t.Helper()
+	const key = "user:raced"
 	for range 100 {
-		final, found := race(t, s, func(key string) error { return s.Delete(t.Context(), key) })
-		require.True(t, !found || final == "+", "the delete was lost: %q", final)
+		put(t, s, key, "first")
+		var ready sync.WaitGroup
+		ready.Add(2)
+		parallel(t, 2, func(g int) error {
+			ready.Done()
+			ready.Wait()
+			if g == 1 {
+				return write(key)
+			}
+			err := s.Update(t.Context(), key, func(old []byte) ([]byte, time.Duration, error) {
+				return append(old, '+'), time.Hour, nil
+			})
+			if errors.Is(err, session.ErrConflict) {
+				return nil
+			}
+			return err
+		})
+		value, err := s.Get(t.Context(), key)
+		if errors.Is(err, session.ErrNotFound) {
+			value, err = []byte(absent), nil
+		}
+		require.NoError(t, err)
+		require.Contains(t, final, string(value), "the other write was lost")
 	}
 }
 
 // testManyGoroutines lets each goroutine check that it reads what it wrote,
 // while all of them share the store.
 func testManyGoroutines(t *testing.T, s session.Store) {
-	var wg sync.WaitGroup
-	for g := range 16 {
-		wg.Go(func() {
-			key := fmt.Sprintf("session:%d", g)
-			for i := range 20 {
-				want := fmt.Sprintf("%d of %d", i, g)
-				if !assert.NoError(t, s.Put(t.Context(), key, []byte(want), time.Hour)) {
-					return
-				}
-				found, err := s.Get(t.Context(), key)
-				if !assert.NoError(t, err) || !assert.Equal(t, want, string(found)) {
-					return
-				}
-				err = s.Update(t.Context(), key, func(old []byte) ([]byte, time.Duration, error) {
-					if string(old) != want {
-						return nil, 0, fmt.Errorf("update saw %q, want %q", old, want)
-					}
-					return nil, 0, nil
-				})
-				if !assert.NoError(t, err) {
-					return
-				}
-				_, err = s.Get(t.Context(), key)
-				if !assert.ErrorIs(t, err, session.ErrNotFound) {
-					return
-				}
+	parallel(t, 16, func(g int) error {
+		key := fmt.Sprintf("session:%d", g)
+		for i := range 20 {
+			want := fmt.Sprintf("%d of %d", i, g)
+			if err := s.Put(t.Context(), key, []byte(want), time.Hour); err != nil {
+				return err
 			}
-		})
-	}
-	wg.Wait()
+			if found, err := s.Get(t.Context(), key); err != nil || string(found) != want {
+				return fmt.Errorf("get returned %q and %v, want %q", found, err, want)
+			}
+			err := s.Update(t.Context(), key, func(old []byte) ([]byte, time.Duration, error) {
+				if string(old) != want {
+					return nil, 0, fmt.Errorf("update saw %q, want %q", old, want)
+				}
+				return nil, 0, nil
+			})
+			if err != nil {
+				return err
+			}
+			if _, err = s.Get(t.Context(), key); !errors.Is(err, session.ErrNotFound) {
+				return fmt.Errorf("get after the deletion returned %v", err)
+			}
+		}
+		return nil
+	})
 }
 
 // testCloseUnderLoad closes the store while it is in use. Calls may succeed or
 // find it closed; nothing else, and no crash.
 func testCloseUnderLoad(t *testing.T, s session.Store) {
 	put(t, s, "session:a", "value")
-	var wg sync.WaitGroup
+	var users errgroup.Group
 	var calls atomic.Int64
 	warm := make(chan struct{})
 	for g := range 8 {
-		wg.Go(func() {
+		users.Go(func() error {
 			key := fmt.Sprintf("session:%d", g)
 			for {
 				if calls.Add(1) == 200 {
 					close(warm)
 				}
 				_, err := s.Get(t.Context(), "session:a")
-				if err == nil {
-					err = s.Put(t.Context(), key, []byte("v"), time.Hour)
-				}
-				if err == nil {
-					err = s.Update(t.Context(), key, func(old []byte) ([]byte, time.Duration, error) {
-						return old, time.Hour, nil
-					})
-				}
-				if err == nil {
-					err = s.Delete(t.Context(), key)
-				}
-				if err != nil {
-					assert.ErrorIs(t, err, session.ErrClosed)
-					return
+				err = cmp.Or(err, s.Put(t.Context(), key, []byte("v"), time.Hour),
+					s.Update(t.Context(), key, keep), s.Delete(t.Context(), key))
+				switch {
+				case errors.Is(err, session.ErrClosed):
+					return nil
+				case err != nil:
+					return err
 				}
 			}
 		})
 	}
 	<-warm
 	require.NoError(t, s.Close())
-	wg.Wait()
+	require.NoError(t, users.Wait())
 }

@@ -2,13 +2,14 @@ package sessiontest
 
 import (
 	"bytes"
-	"sync"
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
@@ -45,166 +46,164 @@ func Login(openID string) session.Login {
 	}
 }
 
-// runManager tests what users notice, through a Manager on the store.
-func runManager(t *testing.T, open OpenFunc) {
-	manage := func(t *testing.T, s session.Store) *session.Manager {
-		m, err := session.NewManager(t.Context(), session.Config{Store: s, Keys: [][]byte{Key(1)}, MaxPerUser: 2})
-		require.NoError(t, err)
-		t.Cleanup(m.Close)
-		return m
+// A manager checks what users notice.
+type manager struct {
+	*session.Manager
+	t *testing.T
+}
+
+func manage(t *testing.T, store session.Store) manager {
+	t.Helper()
+	return manageWith(t, session.Config{Store: store})
+}
+
+func manageWith(t *testing.T, config session.Config) manager {
+	t.Helper()
+	config.Keys, config.MaxPerUser = [][]byte{Key(1)}, 2
+	m, err := session.NewManager(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(m.Close)
+	return manager{m, t}
+}
+
+func (m manager) login(openID string) (token string) {
+	m.t.Helper()
+	created, err := m.Create(m.t.Context(), Login(openID))
+	require.NoError(m.t, err)
+	return created.Token
+}
+
+func (m manager) revoke(token string) {
+	m.t.Helper()
+	_, err := m.Revoke(m.t.Context(), token)
+	require.NoError(m.t, err)
+}
+
+func (m manager) requireLive(token, openID string) {
+	m.t.Helper()
+	s, err := m.Lookup(m.t.Context(), token)
+	require.NoError(m.t, err)
+	require.Equal(m.t, openID, s.OpenID)
+}
+
+func (m manager) requireDead(tokens ...string) {
+	m.t.Helper()
+	for _, token := range tokens {
+		_, err := m.Lookup(m.t.Context(), token)
+		require.ErrorIs(m.t, err, session.ErrInvalid)
 	}
-	login := func(t *testing.T, m *session.Manager, openID string) string {
-		created, err := m.Create(t.Context(), Login(openID))
-		require.NoError(t, err)
-		return created.Token
+}
+
+func testLifecycle(t *testing.T, store session.Store) {
+	m := manage(t, store)
+	alice, bob := m.login("alice"), m.login("bob")
+	m.requireLive(alice, "alice")
+	m.requireLive(bob, "bob")
+	m.revoke(alice)
+	m.requireDead(alice)
+	m.requireLive(bob, "bob")
+
+	oldest, newer, newest := m.login("alice"), m.login("alice"), m.login("alice")
+	m.requireDead(oldest)
+	m.requireLive(newer, "alice")
+	ids, err := m.RevokeUser(t.Context(), Login("alice").AppID, "alice")
+	require.NoError(t, err)
+	require.Len(t, ids, 2)
+	m.requireDead(newer, newest)
+	m.requireLive(bob, "bob")
+}
+
+func testManagerReopen(t *testing.T, store session.Store, reopen func() session.Store) {
+	m := manage(t, store)
+	early := m.login("alice")
+	require.NoError(t, m.RevokeAll(t.Context(), ""))
+	live, revoked := m.login("alice"), m.login("bob")
+	m.revoke(revoked)
+	m.Close()
+	require.NoError(t, store.Close())
+
+	store = reopen()
+	m = manage(t, store)
+	m.requireLive(live, "alice")
+	m.requireDead(early, revoked)
+	_, err := session.NewManager(t.Context(), session.Config{Store: store, Keys: [][]byte{Key(2)}})
+	require.ErrorIs(t, err, session.ErrWrongKey)
+	m.Close()
+	require.NoError(t, store.Close())
+}
+
+// testTwoManagers is what happens while Caddy reloads: two configurations work
+// on one store.
+func testTwoManagers(t *testing.T, store session.Store) {
+	a, b := manage(t, store), manage(t, store)
+	for range 20 {
+		token := a.login("alice")
+		b.requireLive(token, "alice")
+		a.requireLive(token, "alice")
+		b.revoke(token)
+		a.requireDead(token)
+		b.requireDead(token)
 	}
-	openIDOf := func(t *testing.T, m *session.Manager, token string) string {
-		s, err := m.Lookup(t.Context(), token)
-		require.NoError(t, err)
-		return s.OpenID
+}
+
+func testRevokeAll(t *testing.T, store session.Store) {
+	a, b := manage(t, store), manage(t, store)
+	alice, bob := a.login("alice"), b.login("bob")
+	a.requireLive(bob, "bob")
+	require.NoError(t, b.RevokeAll(t.Context(), "wxffffffffffffffff"))
+	b.requireLive(alice, "alice")
+	require.NoError(t, b.RevokeAll(t.Context(), Login("alice").AppID))
+	a.requireDead(alice)
+	b.requireDead(bob)
+	alice, bob = a.login("alice"), a.login("bob")
+	require.NoError(t, a.RevokeAll(t.Context(), ""))
+	a.requireDead(alice)
+	b.requireDead(bob)
+	b.requireLive(b.login("bob"), "bob")
+}
+
+// testExpired: a session that was refused as expired stays dead, however long
+// the timeouts are afterwards.
+func testExpired(t *testing.T, store session.Store) {
+	clock := NewClock()
+	with := func(lifetime time.Duration) manager {
+		return manageWith(t, session.Config{Store: store, Lifetime: lifetime, Now: clock.Now})
 	}
-	dead := func(t *testing.T, m *session.Manager, token string) {
-		_, err := m.Lookup(t.Context(), token)
-		require.ErrorIs(t, err, session.ErrInvalid)
-	}
+	long := with(24 * time.Hour)
+	alice := long.login("alice")
+	clock.Advance(2 * time.Hour)
+	with(time.Hour).requireDead(alice)
+	long.requireDead(alice)
+	with(48 * time.Hour).requireDead(alice)
+}
 
-	t.Run("lifecycle", func(t *testing.T) {
-		store, _ := open(t)
-		m := manage(t, store)
-		alice, bob := login(t, m, "alice"), login(t, m, "bob")
-		require.Equal(t, "alice", openIDOf(t, m, alice))
-		require.Equal(t, "bob", openIDOf(t, m, bob))
-		_, err := m.Revoke(t.Context(), alice)
-		require.NoError(t, err)
-		dead(t, m, alice)
-		require.Equal(t, "bob", openIDOf(t, m, bob))
-
-		oldest, newer, newest := login(t, m, "alice"), login(t, m, "alice"), login(t, m, "alice")
-		dead(t, m, oldest)
-		require.Equal(t, "alice", openIDOf(t, m, newer))
-		ids, err := m.RevokeUser(t.Context(), Login("alice").AppID, "alice")
-		require.NoError(t, err)
-		require.Len(t, ids, 2)
-		dead(t, m, newer)
-		dead(t, m, newest)
-		require.Equal(t, "bob", openIDOf(t, m, bob))
-	})
-
-	t.Run("reopen", func(t *testing.T) {
-		store, reopen := open(t)
-		if reopen == nil {
-			return
-		}
-		m := manage(t, store)
-		live, revoked := login(t, m, "alice"), login(t, m, "bob")
-		_, err := m.Revoke(t.Context(), revoked)
-		require.NoError(t, err)
-		m.Close()
-		require.NoError(t, store.Close())
-
-		store = reopen()
-		m = manage(t, store)
-		require.Equal(t, "alice", openIDOf(t, m, live))
-		dead(t, m, revoked)
-		_, err = session.NewManager(t.Context(), session.Config{Store: store, Keys: [][]byte{Key(2)}})
-		require.ErrorIs(t, err, session.ErrWrongKey)
-		m.Close()
-		require.NoError(t, store.Close())
-	})
-
-	// Two configurations work on one store while Caddy reloads.
-	t.Run("two managers", func(t *testing.T) {
-		store, _ := open(t)
-		a, b := manage(t, store), manage(t, store)
-		for range 20 {
-			token := login(t, a, "alice")
-			require.Equal(t, "alice", openIDOf(t, b, token))
-			require.Equal(t, "alice", openIDOf(t, a, token))
-			_, err := b.Revoke(t.Context(), token)
-			require.NoError(t, err)
-			dead(t, a, token)
-			dead(t, b, token)
-		}
-	})
-
-	t.Run("revoke all", func(t *testing.T) {
-		store, reopen := open(t)
-		a, b := manage(t, store), manage(t, store)
-		alice, bob := login(t, a, "alice"), login(t, b, "bob")
-		require.Equal(t, "bob", openIDOf(t, a, bob))
-		require.NoError(t, b.RevokeAll(t.Context(), "wxffffffffffffffff"))
-		require.Equal(t, "alice", openIDOf(t, b, alice))
-		require.NoError(t, b.RevokeAll(t.Context(), Login("alice").AppID))
-		dead(t, a, alice)
-		dead(t, b, bob)
-		alice, bob = login(t, a, "alice"), login(t, a, "bob")
-		require.NoError(t, a.RevokeAll(t.Context(), ""))
-		dead(t, a, alice)
-		dead(t, b, bob)
-		live := login(t, b, "bob")
-		require.Equal(t, "bob", openIDOf(t, a, live))
-		if reopen == nil {
-			return
-		}
-		a.Close()
-		b.Close()
-		require.NoError(t, store.Close())
-		store = reopen()
-		m := manage(t, store)
-		dead(t, m, alice)
-		require.Equal(t, "bob", openIDOf(t, m, live))
-		m.Close()
-		require.NoError(t, store.Close())
-	})
-
-	// A session that was refused as expired stays dead, however long the
-	// timeouts are afterwards.
-	t.Run("expired", func(t *testing.T) {
-		store, _ := open(t)
-		clock := NewClock()
-		with := func(lifetime time.Duration) *session.Manager {
-			m, err := session.NewManager(t.Context(), session.Config{Store: store, Keys: [][]byte{Key(1)}, Lifetime: lifetime, Now: clock.Now})
-			require.NoError(t, err)
-			t.Cleanup(m.Close)
-			return m
-		}
-		long := with(24 * time.Hour)
-		alice := login(t, long, "alice")
-		clock.Advance(2 * time.Hour)
-		dead(t, with(time.Hour), alice)
-		dead(t, long, alice)
-		dead(t, with(48*time.Hour), alice)
-	})
-
-	// A revocation that was acknowledged counts for every reader, even for
-	// readers that had the session in their hands at that moment.
-	t.Run("revocation under load", func(t *testing.T) {
-		store, _ := open(t)
-		m := manage(t, store)
-		for range 10 {
-			token := login(t, m, "alice")
-			var revoked, stop atomic.Bool
-			var wg sync.WaitGroup
-			for range 4 {
-				wg.Go(func() {
-					for !stop.Load() {
-						before := revoked.Load()
-						_, err := m.Lookup(t.Context(), token)
-						if before {
-							assert.ErrorIs(t, err, session.ErrInvalid)
-							return
-						}
+// testRevokeUnderLoad: a revocation that was acknowledged counts for every
+// reader, even for readers that had the session in their hands at that moment.
+func testRevokeUnderLoad(t *testing.T, store session.Store) {
+	m := manage(t, store)
+	for range 10 {
+		token := m.login("alice")
+		var revoked atomic.Bool
+		var readers errgroup.Group
+		for range 4 {
+			readers.Go(func() error {
+				for {
+					before := revoked.Load()
+					_, err := m.Lookup(t.Context(), token)
+					if before && !errors.Is(err, session.ErrInvalid) {
+						return fmt.Errorf("after the revocation a look-up returned %v", err)
+					} else if before {
+						return nil
 					}
-				})
-			}
-			for range 20 {
-				openIDOf(t, m, token)
-			}
-			_, err := m.RevokeUser(t.Context(), Login("alice").AppID, "alice")
-			revoked.Store(true)
-			wg.Wait()
-			stop.Store(true)
-			require.NoError(t, err)
+				}
+			})
 		}
-	})
+		for range 20 {
+			m.requireLive(token, "alice")
+		}
+		_, err := m.RevokeUser(t.Context(), Login("alice").AppID, "alice")
+		revoked.Store(true)
+		require.NoError(t, readers.Wait())
+		require.NoError(t, err)
+	}
 }
