@@ -1,8 +1,6 @@
 package fakewechat
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -32,12 +30,12 @@ func (s *Server) code2Session(w http.ResponseWriter, r *http.Request) {
 		if script.ErrcodeText && rep.Errcode != nil {
 			rep.Errcode = fmt.Sprint(rep.Errcode)
 		}
-		return jsonAsText, rep.bytes()
+		return jsonAsText, encode(rep)
 	})
 }
 
 // exchange answers a query as WeChat does, and spends the code if it is good.
-func (s *Server) exchange(query url.Values) reply {
+func (s *Server) exchange(query url.Values) *reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	appID := query.Get("appid")
@@ -64,29 +62,19 @@ func (s *Server) exchange(query url.Values) reply {
 	c.used = true
 	// A login may replace the session_key. Here it always does, since that is
 	// what a gateway must be able to bear.
-	key := base64.StdEncoding.EncodeToString(randomBytes(16))
-	s.sessionKeys[c.account] = key
-	return reply{SessionKey: key, OpenID: s.OpenID(appID, c.user), UnionID: s.UnionID(c.user)}
+	s.sessionKeys[c.account] = randomKey()
+	return &reply{SessionKey: s.sessionKeys[c.account], OpenID: s.OpenID(appID, c.user), UnionID: s.UnionID(c.user)}
 }
 
 // fault returns the reply for an errcode.
-func (s *Server) fault(errcode int64, message string) reply {
-	return reply{Errcode: errcode, Errmsg: message + ", rid: " + s.rid()}
+func (s *Server) fault(errcode int64, message string) *reply {
+	return &reply{Errcode: errcode, Errmsg: message + ", rid: " + s.rid()}
 }
 
 // rid looks like 652d44d0-1d0af18b-5b069232: the time and two random numbers.
 func (s *Server) rid() string {
 	b := randomBytes(8)
 	return fmt.Sprintf("%08x-%x-%x", uint32(s.cfg.Now().Unix()), b[:4], b[4:])
-}
-
-// bytes returns the JSON of a reply.
-func (rep reply) bytes() []byte {
-	b, err := json.Marshal(rep)
-	if err != nil {
-		panic(err) // strings and numbers always have JSON
-	}
-	return b
 }
 
 // loginPath is code2Session's.

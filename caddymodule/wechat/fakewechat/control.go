@@ -44,37 +44,34 @@ func (s *Server) routes() *http.ServeMux {
 	for _, prefix := range []string{"/cgi-bin/", "/wxa/", "/wxaapi/", "/xpay/"} {
 		mux.HandleFunc(prefix, s.callAPI)
 	}
-	mux.HandleFunc("POST /fake/code", s.serveCode)
-	mux.HandleFunc("POST /fake/phone", s.servePhone)
-	mux.HandleFunc("POST /fake/revoke", s.serveRevoke)
-	mux.HandleFunc("GET /fake/user", s.serveUser)
+	for route, answer := range map[string]func(appID, user string) object{
+		"POST /fake/code":  func(appID, user string) object { return object{"code": s.IssueCode(appID, user)} },
+		"POST /fake/phone": func(appID, user string) object { return object{"code": s.IssuePhoneCode(appID, user)} },
+		"GET /fake/user": func(appID, user string) object {
+			return object{"openid": s.OpenID(appID, user), "unionid": s.UnionID(user)}
+		},
+	} {
+		mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+			if appID, user, ok := s.appAndUser(w, r); ok {
+				writeJSON(w, answer(appID, user))
+			}
+		})
+	}
+	for route, act := range map[string]func(r *http.Request){
+		"POST /fake/revoke":  func(r *http.Request) { s.Revoke(r.FormValue("appid"), r.FormValue("stale") != "") },
+		"POST /fake/release": func(*http.Request) { s.Release() },
+		"POST /fake/reset":   func(*http.Request) { s.Reset() },
+	} {
+		mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+			act(r)
+			w.WriteHeader(http.StatusNoContent)
+		})
+	}
 	mux.HandleFunc("POST /fake/script", s.serveScript)
-	mux.HandleFunc("POST /fake/release", func(w http.ResponseWriter, _ *http.Request) {
-		s.Release()
-		w.WriteHeader(http.StatusNoContent)
-	})
 	mux.HandleFunc("GET /fake/calls", s.serveCalls)
-	mux.HandleFunc("POST /fake/reset", func(w http.ResponseWriter, _ *http.Request) {
-		s.Reset()
-		w.WriteHeader(http.StatusNoContent)
-	})
 	mux.HandleFunc("POST /fake/opendata", s.serveOpenData)
 	mux.HandleFunc("POST /fake/push", s.servePush)
 	return mux
-}
-
-func (s *Server) serveCode(w http.ResponseWriter, r *http.Request) {
-	appID, user, ok := s.appAndUser(w, r)
-	if ok {
-		writeJSON(w, map[string]string{"code": s.IssueCode(appID, user)})
-	}
-}
-
-func (s *Server) serveUser(w http.ResponseWriter, r *http.Request) {
-	appID, user, ok := s.appAndUser(w, r)
-	if ok {
-		writeJSON(w, map[string]string{"openid": s.OpenID(appID, user), "unionid": s.UnionID(user)})
-	}
 }
 
 func (s *Server) serveScript(w http.ResponseWriter, r *http.Request) {

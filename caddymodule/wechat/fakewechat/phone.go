@@ -3,7 +3,6 @@ package fakewechat
 import (
 	"fmt"
 	"hash/crc32"
-	"net/http"
 	"net/url"
 )
 
@@ -42,16 +41,4 @@ func (s *Server) phoneNumber(appID string, call Call, _ url.Values) (string, []b
 		"phoneNumber": s.Phone(c.user), "purePhoneNumber": s.Phone(c.user), "countryCode": 86,
 		"watermark": object{"timestamp": s.cfg.Now().Unix(), "appid": appID},
 	}})
-}
-
-func (s *Server) servePhone(w http.ResponseWriter, r *http.Request) {
-	appID, user, ok := s.appAndUser(w, r)
-	if ok {
-		writeJSON(w, map[string]string{"code": s.IssuePhoneCode(appID, user)})
-	}
-}
-
-func (s *Server) serveRevoke(w http.ResponseWriter, r *http.Request) {
-	s.Revoke(r.FormValue("appid"), r.FormValue("stale") != "")
-	w.WriteHeader(http.StatusNoContent)
 }

@@ -153,14 +153,14 @@ func (s *Server) body(script *Script, genuine func() (string, []byte)) (contentT
 	case script.Errcode == nil || *script.Errcode == 0:
 		return genuine()
 	}
-	rep := reply{Errcode: *script.Errcode, Errmsg: script.Errmsg}
+	rep := &reply{Errcode: *script.Errcode, Errmsg: script.Errmsg}
 	if script.Errmsg == "" {
 		rep = s.fault(*script.Errcode, "scripted error")
 	}
 	if script.ErrcodeText {
 		rep.Errcode = fmt.Sprint(rep.Errcode)
 	}
-	return jsonAsText, rep.bytes()
+	return jsonAsText, encode(rep)
 }
 
 // wait delays or holds a call and says whether its client is still there.

@@ -9,12 +9,12 @@
 package fakewechat
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -113,9 +113,7 @@ func New(cfg Config) *Server {
 		closed:      make(chan struct{}),
 	}
 	s.close = sync.OnceFunc(func() { close(s.closed) })
-	for appID, secret := range cfg.MiniPrograms {
-		s.secrets[appID] = secret
-	}
+	maps.Copy(s.secrets, cfg.MiniPrograms)
 	s.mux = s.routes()
 	return s
 }
@@ -212,17 +210,18 @@ func (s *Server) Close() { s.close() }
 // receive reads a call's body, records the call, of which appid and code are
 // given, and returns the script for it and what is recorded.
 func (s *Server) receive(r *http.Request, call Call) (*Script, Call) {
-	hash, start := sha256.New(), new(bytes.Buffer)
-	n, err := io.Copy(io.MultiWriter(hash, &limitedWriter{start, keepBody}), r.Body)
-	if err != nil {
+	hash := sha256.New()
+	start, err := io.ReadAll(io.TeeReader(io.LimitReader(r.Body, keepBody), hash))
+	rest, restErr := io.Copy(hash, r.Body)
+	if err != nil || restErr != nil {
 		panic(http.ErrAbortHandler) // the client is gone
 	}
 	call.Time = s.cfg.Now()
 	call.Method, call.Path, call.Query = r.Method, r.URL.Path, r.URL.RawQuery
 	call.Secret = r.URL.Query().Get("secret")
 	call.Header, call.Proto, call.RemoteAddr = r.Header.Clone(), r.Proto, r.RemoteAddr
-	call.BodyBytes, call.Body = n, start.Bytes()
-	if n > 0 {
+	call.BodyBytes, call.Body = int64(len(start))+rest, start
+	if call.BodyBytes > 0 {
 		call.BodySHA256 = hex.EncodeToString(hash.Sum(nil))
 	}
 	if call.AppID == "" {
@@ -244,18 +243,6 @@ func (s *Server) receive(r *http.Request, call Call) (*Script, Call) {
 		return script, call
 	}
 	return new(Script), call
-}
-
-// A limitedWriter drops what is more than left.
-type limitedWriter struct {
-	buf  *bytes.Buffer
-	left int
-}
-
-func (w *limitedWriter) Write(p []byte) (int, error) {
-	kept, _ := w.buf.Write(p[:min(len(p), w.left)])
-	w.left -= kept
-	return len(p), nil
 }
 
 // id returns 28 characters like those of a real openid.
@@ -284,3 +271,6 @@ func randomBytes(n int) []byte {
 	rand.Read(b) // never returns an error
 	return b
 }
+
+// randomKey returns a key as a session_key is.
+func randomKey() string { return base64.StdEncoding.EncodeToString(randomBytes(16)) }

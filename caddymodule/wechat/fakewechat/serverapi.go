@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"image"
 	"image/color"
 	"image/jpeg"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -54,7 +54,7 @@ func (s *Server) callAPI(w http.ResponseWriter, r *http.Request) {
 	s.play(w, r, script, func() (string, []byte) {
 		appID, fault := s.tokenJudgment(call.AccessToken())
 		if fault != nil {
-			return jsonUTF8, fault.bytes()
+			return jsonUTF8, encode(fault)
 		}
 		answer := apis[call.Path]
 		if answer == nil {
@@ -67,9 +67,7 @@ func (s *Server) callAPI(w http.ResponseWriter, r *http.Request) {
 // okay returns errcode 0 and more members.
 func okay(more object) (string, []byte) {
 	answer := object{"errcode": 0, "errmsg": "ok"}
-	for name, value := range more {
-		answer[name] = value
-	}
+	maps.Copy(answer, more)
 	return jsonUTF8, encode(answer)
 }
 
@@ -82,7 +80,7 @@ func encode(v any) []byte {
 }
 
 func (s *Server) refuse(errcode int64, message string) (string, []byte) {
-	return jsonUTF8, s.fault(errcode, message).bytes()
+	return jsonUTF8, encode(s.fault(errcode, message))
 }
 
 // stringMember returns a member of a JSON object, or nothing.
@@ -152,41 +150,35 @@ func (s *Server) quota(string, Call, url.Values) (string, []byte) {
 	})
 }
 
-// signer returns the session_key that signed data for a user, or a fault.
+// signer returns the account whose session_key signed data, or a fault.
 func (s *Server) signer(appID, openID, data string, query url.Values) (acc account, fault *reply) {
-	var key string
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for known, valid := range s.sessionKeys {
+	for known := range s.sessionKeys {
 		if known.appID == appID && s.OpenID(appID, known.user) == openID {
-			acc, key = known, valid
+			acc = known
 		}
 	}
-	var rep reply
-	switch {
-	case openID == "" || key == "":
-		rep = s.fault(40003, "invalid openid")
+	switch key := s.sessionKeys[acc]; {
+	case key == "":
+		return acc, s.fault(40003, "invalid openid")
 	case !hmac.Equal([]byte(hexHMAC(key, data)), []byte(query.Get("signature"))):
-		rep = s.fault(87009, "invalid signature")
-	default:
-		return acc, nil
+		return acc, s.fault(87009, "invalid signature")
 	}
-	return acc, &rep
+	return acc, nil
 }
 
 // stateProof judges a GET that is signed over nothing.
 func (s *Server) stateProof(appID string, query url.Values) (account, *reply) {
 	if query.Get("sig_method") != "hmac_sha256" {
-		rep := s.fault(87008, "invalid sig_method")
-		return account{}, &rep
+		return account{}, s.fault(87008, "invalid sig_method")
 	}
-	acc, fault := s.signer(appID, query.Get("openid"), "", query)
-	return acc, fault
+	return s.signer(appID, query.Get("openid"), "", query)
 }
 
 func (s *Server) checkSession(appID string, _ Call, query url.Values) (string, []byte) {
 	if _, fault := s.stateProof(appID, query); fault != nil {
-		return jsonUTF8, fault.bytes()
+		return jsonUTF8, encode(fault)
 	}
 	return okay(nil)
 }
@@ -194,21 +186,20 @@ func (s *Server) checkSession(appID string, _ Call, query url.Values) (string, [
 func (s *Server) resetSessionKey(appID string, _ Call, query url.Values) (string, []byte) {
 	acc, fault := s.stateProof(appID, query)
 	if fault != nil {
-		return jsonUTF8, fault.bytes()
+		return jsonUTF8, encode(fault)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := base64.StdEncoding.EncodeToString(randomBytes(16))
-	s.sessionKeys[acc] = key
-	return okay(object{"openid": query.Get("openid"), "session_key": key})
+	s.sessionKeys[acc] = randomKey()
+	return okay(object{"openid": query.Get("openid"), "session_key": s.sessionKeys[acc]})
 }
 
 func (s *Server) encryptKey(appID string, _ Call, query url.Values) (string, []byte) {
 	if _, fault := s.stateProof(appID, query); fault != nil {
-		return jsonUTF8, fault.bytes()
+		return jsonUTF8, encode(fault)
 	}
 	return okay(object{"key_info_list": []object{{
-		"encrypt_key": base64.StdEncoding.EncodeToString(randomBytes(16)), "iv": randomText(16),
+		"encrypt_key": randomKey(), "iv": randomText(16),
 		"version": 1, "expire_in": 3600, "create_time": s.cfg.Now().Unix(),
 	}}})
 }
@@ -223,7 +214,7 @@ func (s *Server) balance(appID string, call Call, query url.Values) (string, []b
 		return s.refuse(90010, "invalid pay_sig")
 	}
 	if _, fault := s.signer(appID, stringMember(call.Body, "openid"), string(call.Body), query); fault != nil {
-		return jsonUTF8, fault.bytes()
+		return jsonUTF8, encode(fault)
 	}
 	return okay(object{"balance": 100, "present_balance": 0, "sum_save": 100})
 }

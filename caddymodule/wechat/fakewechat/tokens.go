@@ -31,11 +31,6 @@ type issued struct {
 	dead    bool // replaced by force
 }
 
-type tokenReply struct {
-	AccessToken string `json:"access_token"`
-	ExpiresIn   int    `json:"expires_in"`
-}
-
 // Token returns the access_token that stable_token gives out now, or nothing.
 func (s *Server) Token(appID string) string {
 	s.mu.Lock()
@@ -77,18 +72,18 @@ func (s *Server) stableToken(w http.ResponseWriter, r *http.Request) {
 	script, call := s.receive(r, Call{})
 	s.play(w, r, script, func() (string, []byte) {
 		if err := json.Unmarshal(call.Body, &ask); err != nil {
-			return jsonUTF8, s.fault(47001, "data format error").bytes()
+			return jsonUTF8, encode(s.fault(47001, "data format error"))
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if fault := s.tokenFault(ask.AppID, ask.Secret, ask.GrantType); fault != nil {
-			return jsonUTF8, fault.bytes()
+			return jsonUTF8, encode(fault)
 		}
 		t, now := s.tokensOf(ask.AppID), s.cfg.Now()
 		left := s.issued[t.stable].expires.Sub(now)
 		switch {
 		case ask.ForceRefresh && len(t.forced) >= forcesEachDay && now.Sub(t.forced[len(t.forced)-forcesEachDay]) < 24*time.Hour:
-			return jsonUTF8, s.fault(45009, "reach max api daily quota limit").bytes()
+			return jsonUTF8, encode(s.fault(45009, "reach max api daily quota limit"))
 		case ask.ForceRefresh && (len(t.forced) == 0 || now.Sub(t.forced[len(t.forced)-1]) >= forcePause):
 			s.kill(t.stable)
 			t.forced = append(t.forced, now)
@@ -110,7 +105,7 @@ func (s *Server) plainToken(w http.ResponseWriter, r *http.Request) {
 		defer s.mu.Unlock()
 		appID := query.Get("appid")
 		if fault := s.tokenFault(appID, query.Get("secret"), query.Get("grant_type")); fault != nil {
-			return jsonUTF8, fault.bytes()
+			return jsonUTF8, encode(fault)
 		}
 		t := s.tokensOf(appID)
 		if former, ok := s.issued[t.plain]; ok {
@@ -126,23 +121,20 @@ func (s *Server) plainToken(w http.ResponseWriter, r *http.Request) {
 
 // tokenFault returns why a token is not given, or nil.
 func (s *Server) tokenFault(appID, secret, grantType string) *reply {
-	var rep reply
 	known, ok := s.secrets[appID]
 	switch {
 	case appID == "":
-		rep = s.fault(41002, "appid missing")
+		return s.fault(41002, "appid missing")
 	case !ok:
-		rep = s.fault(40013, "invalid appid")
+		return s.fault(40013, "invalid appid")
 	case grantType != "client_credential":
-		rep = s.fault(40002, "invalid grant_type")
+		return s.fault(40002, "invalid grant_type")
 	case secret == "":
-		rep = s.fault(41004, "appsecret missing")
+		return s.fault(41004, "appsecret missing")
 	case secret != known:
-		rep = s.fault(40125, "invalid appsecret")
-	default:
-		return nil
+		return s.fault(40125, "invalid appsecret")
 	}
-	return &rep
+	return nil
 }
 
 // tokenJudgment returns the fault of a token, or nil and whose it is.
@@ -150,18 +142,15 @@ func (s *Server) tokenJudgment(token string) (appID string, fault *reply) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known, ok := s.issued[token]
-	var rep reply
 	switch {
 	case token == "":
-		rep = s.fault(41001, "access_token missing")
+		return "", s.fault(41001, "access_token missing")
 	case !ok || known.dead:
-		rep = s.fault(40001, "invalid credential, access_token is invalid or not latest, could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r")
+		return "", s.fault(40001, "invalid credential, access_token is invalid or not latest, could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r")
 	case !s.cfg.Now().Before(known.expires):
-		rep = s.fault(42001, "access_token expired")
-	default:
-		return known.appID, nil
+		return "", s.fault(42001, "access_token expired")
 	}
-	return known.appID, &rep
+	return known.appID, nil
 }
 
 func (s *Server) tokensOf(appID string) *tokens {
@@ -186,11 +175,7 @@ func (s *Server) kill(token string) {
 
 func (s *Server) tokenReply(token string) []byte {
 	left := s.issued[token].expires.Sub(s.cfg.Now())
-	b, err := json.Marshal(tokenReply{token, int(left / time.Second)})
-	if err != nil {
-		panic(err) // strings and numbers always have JSON
-	}
-	return b
+	return encode(object{"access_token": token, "expires_in": int(left / time.Second)})
 }
 
 // appOf returns whose call it is: by its access_token, or by the appid in a
