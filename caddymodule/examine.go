@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 	"github.com/wxgate/wxgate/caddymodule/session"
@@ -242,7 +243,7 @@ func (a *App) examineKeys(f *Findings, running *adminapi.Stats) [][]byte {
 		f.Fault(subject, where+" is not the key of the running gateway: after a restart no session could be opened", "restore the earlier key, or put it behind the new one: encryption_key NEW OLD")
 		return nil
 	}
-	f.OK(subject, "%s, %s", where, []string{"1 key", fmt.Sprint(len(keys), " keys")}[min(len(keys)-1, 1)])
+	f.OK(subject, "%s, %s", where, english.Plural(len(keys), "key", ""))
 	return keys
 }
 

@@ -158,7 +158,7 @@ func runRestore(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s restored into %s; the gateway needs the encryption key that it had when the backup was made\n", recordsForPeople(n), dir)
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s restored into %s; the gateway needs the encryption key that it had when the backup was made\n", plural(n, "record"), dir)
 	return err
 }
 

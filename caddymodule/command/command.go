@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
@@ -161,4 +162,11 @@ func printJSON(w io.Writer, value any) error {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(value)
+}
+
+func plural[N int | int64](n N, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return humanize.Comma(int64(n)) + " " + what
 }

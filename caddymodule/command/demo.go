@@ -1,11 +1,13 @@
 package command
 
 import (
+	"cmp"
 	_ "embed" // the demo's page
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -72,20 +74,13 @@ func demoPages(s *sandbox) http.Handler {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write(demoPage)
 	})
-	mux.HandleFunc("POST /sandbox/code", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, map[string]string{"code": s.wechat.IssueCode(s.AppID, demoUser(r))})
-	})
-	mux.HandleFunc("POST /sandbox/opendata", func(w http.ResponseWriter, r *http.Request) {
-		data, err := s.wechat.OpenData(s.AppID, demoUser(r), nil)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusConflict)
-			return
-		}
-		writeJSON(w, data)
-	})
-	mux.HandleFunc("POST /sandbox/phone", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, map[string]string{"code": s.wechat.IssuePhoneCode(s.AppID, demoUser(r))})
-	})
+	for _, what := range []string{"code", "opendata", "phone"} {
+		mux.HandleFunc("POST /sandbox/"+what, func(w http.ResponseWriter, r *http.Request) {
+			query := url.Values{"appid": {s.AppID}, "user": {demoUser(r)}}
+			r.URL = &url.URL{Path: "/fake/" + what, RawQuery: query.Encode()}
+			s.wechat.ServeHTTP(w, r)
+		})
+	}
 	mux.HandleFunc("POST /sandbox/api", func(w http.ResponseWriter, r *http.Request) {
 		content := fmt.Sprintf(`{"openid":%q,"scene":2,"version":2,"content":"hello"}`, s.wechat.OpenID(s.AppID, demoUser(r)))
 		client := http.Client{Transport: s.over("api.sock"), Timeout: demoTimeout}
@@ -93,7 +88,7 @@ func demoPages(s *sandbox) http.Handler {
 		pass(w, resp, err)
 	})
 	mux.HandleFunc("POST /sandbox/push", func(w http.ResponseWriter, _ *http.Request) {
-		push := fakewechat.PushConfig{AppID: s.AppID, Token: s.PushToken, EncodingAESKey: s.PushKey}
+		push := fakewechat.PushConfig{AppID: s.AppID, Token: sandboxPushToken, EncodingAESKey: sandboxPushKey}
 		query, body := push.Seal(`{"ToUserName":"gh_sandbox","MsgType":"event","Event":"xpay_goods_deliver_notify","OutTradeNo":"42"}`, time.Now())
 		client := http.Client{Transport: s.over("gateway.sock"), Timeout: demoTimeout}
 		resp, err := client.Post("http://127.0.0.1/wechat/push?"+query.Encode(), "application/json", strings.NewReader(body))
@@ -109,7 +104,8 @@ func demoPages(s *sandbox) http.Handler {
 		pass(w, resp, err)
 	})
 	mux.HandleFunc("GET /sandbox/stats", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, map[string]int{"calls": len(s.wechat.Calls())})
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]int{"calls": len(s.wechat.Calls())})
 	})
 	gateway := s.gateway()
 	// Not all in one ServeMux, which redirects paths such as //login.
@@ -137,18 +133,8 @@ func pass(w http.ResponseWriter, resp *http.Response, err error) {
 	_, _ = io.Copy(w, resp.Body)
 }
 
-func writeJSON(w http.ResponseWriter, value any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(value)
-}
-
 // demoUser returns the user that the sandbox logs in.
-func demoUser(r *http.Request) string {
-	if user := r.URL.Query().Get("user"); user != "" {
-		return user
-	}
-	return "alice"
-}
+func demoUser(r *http.Request) string { return cmp.Or(r.URL.Query().Get("user"), "alice") }
 
 // echo is an upstream that answers with the request that it received.
 func echo(w http.ResponseWriter, r *http.Request) {

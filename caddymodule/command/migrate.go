@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/wxgate/wxgate/caddymodule"
@@ -89,20 +88,13 @@ func runMigrate(cmd *cobra.Command, _ []string) error {
 		err = fmt.Errorf("%w; empty it and start again, or name another", err)
 	}
 	if err != nil {
-		return fmt.Errorf("migrating, after %s: %w", recordsForPeople(n), err)
+		return fmt.Errorf("migrating, after %s: %w", plural(n, "record"), err)
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), `%s copied.
 They are still sealed with the encryption key of the old store: the gateway on the
 new one needs the same encryption_key, or it will not start.
-`, recordsForPeople(n))
+`, plural(n, "record"))
 	return err
-}
-
-func recordsForPeople(n int64) string {
-	if n == 1 {
-		return "1 record"
-	}
-	return humanize.Comma(n) + " records"
 }
 
 // An end is one end of a migration: a store module, provisioned.

@@ -23,11 +23,10 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/wechat/fakewechat"
 )
 
-// The mini program of the sandbox; neither is anyone's.
+// The mini program of the sandbox. No real one has these.
 const (
-	sandboxAppID  = "wx0123456789abcdef"
-	sandboxSecret = "0123456789abcdef0123456789abcdef"
-
+	sandboxAppID     = "wx0123456789abcdef"
+	sandboxSecret    = "0123456789abcdef0123456789abcdef"
 	sandboxPushToken = "sandbox"
 	sandboxPushKey   = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 )
@@ -37,15 +36,12 @@ const (
 // listens on a unix socket.
 type sandbox struct {
 	AppID    string
-	Secret   string
 	Upstream string   // of the gateway
 	Public   []string // paths
 	API      string   // where wxgate_api listens; empty: nowhere
 	WeChat   net.Addr // of the fake WeChat
 	Dir      string   // of the sockets of the gateway, wxgate_api and the admin endpoint
 	Data     string   // Caddy's data directory
-
-	PushToken, PushKey string // of the path /wechat/push
 
 	wechat *fakewechat.Server
 }
@@ -69,9 +65,8 @@ func (s *sandbox) start(dir string) error {
 	if err := os.Setenv("XDG_DATA_HOME", dir); err != nil {
 		return fmt.Errorf("choosing the directory: %w", err)
 	}
-	s.Data = caddy.AppDataDir()
-	s.Dir, s.Secret, s.PushToken, s.PushKey = tmp, sandboxSecret, sandboxPushToken, sandboxPushKey
-	s.wechat = fakewechat.New(fakewechat.Config{MiniPrograms: map[string]string{s.AppID: s.Secret}, OpenPlatform: true})
+	s.Dir, s.Data = tmp, caddy.AppDataDir()
+	s.wechat = fakewechat.New(fakewechat.Config{MiniPrograms: map[string]string{s.AppID: sandboxSecret}, OpenPlatform: true})
 	if s.WeChat, err = serveLoopback(s.wechat); err != nil {
 		return err
 	}
@@ -101,7 +96,7 @@ var sandboxCaddyfile = template.Must(template.New("sandbox").Parse(`{
 		trusted_proxies_unix
 	}
 	wxgate {
-		miniprogram {{.AppID}} {{.Secret}}
+		miniprogram {{.AppID}} ` + sandboxSecret + `
 		wechat_api http://{{.WeChat}}
 	}
 }
@@ -114,7 +109,7 @@ http:// {
 		open_data /profile /phone {
 			phone
 		}
-		push /wechat/push {{.AppID}} {{.PushToken}} {{.PushKey}}
+		push /wechat/push {{.AppID}} ` + sandboxPushToken + " " + sandboxPushKey + `
 		{{range .Public}}public "{{.}}"
 		{{end}}
 	}
