@@ -174,19 +174,39 @@ func (r *reports) all() []string {
 	return append([]string(nil), r.events...)
 }
 
+// A clock is for session.Config.Now, and stands still until it is moved.
+type clock struct{ now atomic.Pointer[time.Time] }
+
+// newClock returns a clock that stands at a fixed date.
+func newClock() *clock {
+	c := new(clock)
+	begin := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	c.now.Store(&begin)
+	return c
+}
+
+// Now returns where the clock stands.
+func (c *clock) Now() time.Time { return *c.now.Load() }
+
+// Advance moves the clock, back if d is negative.
+func (c *clock) Advance(d time.Duration) {
+	next := c.Now().Add(d)
+	c.now.Store(&next)
+}
+
 // A fixture is a Manager, on a real store, whose time the test moves.
 type fixture struct {
 	*session.Manager
 	t       testing.TB
 	cfg     session.Config
-	clock   *sessiontest.Clock
+	clock   *clock
 	reports *reports
 }
 
 // manage makes a Manager. change may alter its configuration.
 func manage(t testing.TB, store session.Store, change ...func(*session.Config)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, clock: sessiontest.NewClock(), reports: new(reports)}
+	f := &fixture{t: t, clock: newClock(), reports: new(reports)}
 	cfg := session.Config{
 		Store:  store,
 		Keys:   [][]byte{sessiontest.Key(1)},

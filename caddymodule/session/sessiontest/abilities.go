@@ -179,8 +179,7 @@ func testCount(t *testing.T, s session.Store, counter session.Counter) {
 	put(t, s, "user:1", "v")
 	n, err := counter.Count(t.Context(), "session:")
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, n, int64(100))
-	require.LessOrEqual(t, n, int64(400))
+	require.InDelta(t, 250, n, 150, "of 200")
 }
 
 func testScan(t *testing.T, s session.Store, scanner session.Scanner) {
@@ -204,7 +203,6 @@ func testScan(t *testing.T, s session.Store, scanner session.Scanner) {
 		if put == 0 {
 			require.Zero(t, ttl)
 		} else {
-			require.Positive(t, ttl)
 			require.LessOrEqual(t, ttl, put+2*time.Second)
 			require.Greater(t, ttl, put-30*time.Minute)
 		}
