@@ -86,11 +86,16 @@ func Encrypt(sessionKey string, iv, plain []byte) ([]byte, error) {
 	if err != nil {
 		return nil, errors.New("the session_key is not base64")
 	}
+	return encryptCBC(key, iv, plain, aes.BlockSize)
+}
+
+// encryptCBC pads plain to a multiple of size as PKCS#7 does, and encrypts it.
+func encryptCBC(key, iv, plain []byte, size int) ([]byte, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		return nil, fmt.Errorf("encrypting open data: %w", err)
+		return nil, fmt.Errorf("encrypting: %w", err)
 	}
-	padding := aes.BlockSize - len(plain)%aes.BlockSize
+	padding := size - len(plain)%size
 	padded := append(bytes.Clone(plain), bytes.Repeat([]byte{byte(padding)}, padding)...)
 	cipher.NewCBCEncrypter(block, iv).CryptBlocks(padded, padded)
 	return padded, nil

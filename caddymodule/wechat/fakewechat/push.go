@@ -1,10 +1,7 @@
 package fakewechat
 
 import (
-	"bytes"
 	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
 	"crypto/sha1" // #nosec G505 -- WeChat's signature
 	"encoding/base64"
 	"encoding/binary"
@@ -12,10 +9,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -30,12 +27,7 @@ type PushConfig struct {
 
 // sign returns the query of a request that is made at a time.
 func (c PushConfig) sign(at time.Time) url.Values {
-	nonce := make([]byte, 4)
-	rand.Read(nonce)
-	query := url.Values{
-		"timestamp": {strconv.FormatInt(at.Unix(), 10)},
-		"nonce":     {strconv.FormatUint(uint64(binary.BigEndian.Uint32(nonce)), 10)},
-	}
+	query := url.Values{"timestamp": {fmt.Sprint(at.Unix())}, "nonce": {fmt.Sprint(rand.Uint32())}}
 	query.Set("signature", PushSignature(c.Token, query.Get("timestamp"), query.Get("nonce")))
 	return query
 }
@@ -78,18 +70,13 @@ func (c PushConfig) Encrypt(message string) string {
 	if err != nil {
 		panic("fakewechat: the EncodingAESKey is not base64")
 	}
-	block, err := aes.NewCipher(key)
+	plain := binary.BigEndian.AppendUint32(randomBytes(16), uint32(len(message)))
+	plain = append(append(plain, message...), c.AppID...)
+	encrypted, err := encryptCBC(key, key[:aes.BlockSize], plain, 32)
 	if err != nil {
 		panic("fakewechat: the EncodingAESKey is not a key")
 	}
-	plain := make([]byte, 16, 64+len(message))
-	rand.Read(plain)
-	plain = binary.BigEndian.AppendUint32(plain, uint32(len(message)))
-	plain = append(append(plain, message...), c.AppID...)
-	padding := 32 - len(plain)%32
-	plain = append(plain, bytes.Repeat([]byte{byte(padding)}, padding)...)
-	cipher.NewCBCEncrypter(block, key[:aes.BlockSize]).CryptBlocks(plain, plain)
-	return base64.StdEncoding.EncodeToString(plain)
+	return base64.StdEncoding.EncodeToString(encrypted)
 }
 
 // Push sends a message to address, as WeChat would.

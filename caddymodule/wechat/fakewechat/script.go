@@ -163,33 +163,27 @@ func (s *Server) body(script *Script, genuine func() (string, []byte)) (contentT
 	return jsonAsText, encode(rep)
 }
 
-// wait delays or holds a call and says whether its client is still there.
+// wait delays or holds a call and reports whether its client is still there.
 func (s *Server) wait(r *http.Request, script *Script) bool {
 	if script.Hold {
 		s.mu.Lock()
 		release := s.release
 		s.mu.Unlock()
-		select {
-		case <-release:
-		case <-r.Context().Done():
-			return false
-		case <-s.closed:
+		if !waitFor(s, r, release) {
 			return false
 		}
 	}
-	if script.DelayMS == 0 {
-		return true
-	}
-	timer := time.NewTimer(time.Duration(script.DelayMS) * time.Millisecond)
-	defer timer.Stop()
+	return script.DelayMS == 0 || waitFor(s, r, time.After(time.Duration(script.DelayMS)*time.Millisecond))
+}
+
+func waitFor[T any](s *Server, r *http.Request, event <-chan T) bool {
 	select {
-	case <-timer.C:
+	case <-event:
 		return true
 	case <-r.Context().Done():
-		return false
 	case <-s.closed:
-		return false
 	}
+	return false
 }
 
 // spoil answers on the bare connection, which an http.Server would not let do wrong.
