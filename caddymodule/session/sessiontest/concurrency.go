@@ -104,10 +104,13 @@ func testManyGoroutines(t *testing.T, s session.Store) {
 			if err := s.Put(t.Context(), key, []byte(want), time.Hour); err != nil {
 				return err
 			}
-			if found, err := s.Get(t.Context(), key); err != nil || string(found) != want {
-				return fmt.Errorf("get returned %q and %v, want %q", found, err, want)
+			found, err := s.Get(t.Context(), key)
+			if err != nil {
+				return err
+			} else if string(found) != want {
+				return fmt.Errorf("get returned %q, want %q", found, want)
 			}
-			err := s.Update(t.Context(), key, func(old []byte) ([]byte, time.Duration, error) {
+			err = s.Update(t.Context(), key, func(old []byte) ([]byte, time.Duration, error) {
 				if string(old) != want {
 					return nil, 0, fmt.Errorf("update saw %q, want %q", old, want)
 				}
@@ -116,8 +119,8 @@ func testManyGoroutines(t *testing.T, s session.Store) {
 			if err != nil {
 				return err
 			}
-			if _, err = s.Get(t.Context(), key); !errors.Is(err, session.ErrNotFound) {
-				return fmt.Errorf("get after the deletion returned %v", err)
+			if found, err = s.Get(t.Context(), key); !errors.Is(err, session.ErrNotFound) {
+				return errors.Join(err, fmt.Errorf("get after the deletion returned %q", found))
 			}
 		}
 		return nil
