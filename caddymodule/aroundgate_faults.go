@@ -215,8 +215,7 @@ func matcherKey(matcher any) (key string, steady bool) {
 	case *caddyhttp.MatchMethod:
 		return fmt.Sprintf("method %q", []string(*matcher)), true
 	case *caddyhttp.MatchRemoteIP:
-		text := fmt.Sprintf("remote_ip %q", matcher.Ranges)
-		return text, !strings.Contains(text, "{")
+		return fmt.Sprintf("remote_ip %q", matcher.Ranges), true
 	case *caddyhttp.MatchNot:
 		key, steady := matchersKey(matcher.MatcherSets)
 		return "not (" + key + ")", steady

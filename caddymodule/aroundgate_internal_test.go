@@ -30,3 +30,9 @@ func TestRoutesOfOtherModules(t *testing.T) {
 		require.Empty(t, routesIn(handler), name)
 	}
 }
+
+func TestMatchersOfEveryPath(t *testing.T) {
+	every, get := &caddyhttp.MatchPath{"/*"}, &caddyhttp.MatchMethod{"GET"}
+	require.True(t, takesEveryPath(caddyhttp.MatcherSets{{get}, {every}}))
+	require.False(t, takesEveryPath(caddyhttp.MatcherSets{{every, get}}))
+}

@@ -3,8 +3,10 @@ package caddymodule
 import (
 	"encoding/json"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/maypok86/otter/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/strictjson"
@@ -53,4 +55,23 @@ func requireOnly(t *testing.T, text []byte, want string) {
 		}
 	}
 	require.Equal(t, want, found)
+}
+
+// What is refused for too many is not counted, so that good data that was under way meanwhile
+// gives its place back.
+func TestRefusalsOfParallelOpenData(t *testing.T) {
+	a := &App{refusal: otter.Must(&otter.Options[string, *atomic.Int32]{})}
+	var counted *atomic.Int32
+	for range maxOpenDataRefusals {
+		var err error
+		counted, err = a.countRefusal("s")
+		require.NoError(t, err)
+	}
+	for range 3 {
+		_, err := a.countRefusal("s")
+		require.ErrorIs(t, err, errOpenDataRefusals)
+	}
+	counted.Add(-1)
+	_, err := a.countRefusal("s")
+	require.NoError(t, err)
 }
