@@ -1,0 +1,128 @@
+package main_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
+)
+
+// BenchmarkMemory measures the resident memory of a gateway that is idle, of
+// each session in use, and of each connection that stays open, beside a Caddy
+// that only proxies.
+//
+//	go test ./caddy-build -run '^$' -bench Memory -benchtime 1x -timeout 20m
+func BenchmarkMemory(b *testing.B) {
+	const sessions, connections = 100_000, 5_000
+	application := startHolder(b)
+	// Each figure is of a fresh process: what one has freed, the next would use.
+	gate := gatewaytest.Config{App: "login_rate off", Next: "reverse_proxy " + application}
+	bare := gatewaytest.Config{Whole: "{\n\tadmin $ADMIN\n\tauto_https off\n}\nhttp://$LISTEN {\n\treverse_proxy " + application + "\n}\n"}
+	grows := func(cfg gatewaytest.Config, work func(g *gatewaytest.Gateway) (end func())) (idle, growth float64) {
+		g := gatewaytest.Start(b, cfg)
+		before := residentKiB(b, g.Pid())
+		end := work(g)
+		after := residentKiB(b, g.Pid())
+		end()
+		g.Stop()
+		return float64(before), float64(after - before)
+	}
+	b.ReportMetric(0, "ns/op")
+	for kind, path := range map[string]string{"connection": "/", "websocket": "/websocket"} {
+		idle, growth := grows(bare, func(g *gatewaytest.Gateway) func() { return hold(b, g.Addr, path, "", connections) })
+		b.ReportMetric(idle/1024, "bare-MiB")
+		b.ReportMetric(growth/connections, "bare-KiB/"+kind)
+		idle, growth = grows(gate, func(g *gatewaytest.Gateway) func() {
+			return hold(b, g.Addr, path, g.Login("alice").Token, connections)
+		})
+		b.ReportMetric(idle/1024, "gate-MiB")
+		b.ReportMetric(growth/connections, "gate-KiB/"+kind)
+	}
+	_, growth := grows(gate, func(g *gatewaytest.Gateway) func() { return logInAndUse(b, g, sessions) })
+	b.ReportMetric(growth/sessions, "gate-KiB/session")
+}
+
+// logInAndUse makes so many sessions, of a user each, and a request of each.
+func logInAndUse(b *testing.B, g *gatewaytest.Gateway, sessions int) (end func()) {
+	const together = 64
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: together}}
+	var all sync.WaitGroup
+	for worker := range together {
+		all.Go(func() {
+			for i := worker; i < sessions; i += together {
+				code := g.WeChat.IssueCode(gatewaytest.AppID, fmt.Sprint("user-", i))
+				resp, err := gatewaytest.ReadResponse(client.Post(g.URL+"/login", "application/json", strings.NewReader(`{"code":"`+code+`"}`)))
+				if err != nil || resp.Status != http.StatusOK {
+					b.Errorf("%v %v", err, resp)
+					return
+				}
+				_, token, _ := strings.Cut(resp.Body, `"3rd_session":"`)
+				token, _, _ = strings.Cut(token, `"`)
+				req, _ := http.NewRequest(http.MethodGet, g.URL+"/", nil)
+				req.Header.Set("Authorization", "Bearer "+token)
+				if resp, err = gatewaytest.ReadResponse(client.Do(req)); err != nil || resp.Status != http.StatusOK {
+					b.Errorf("%v %v", err, resp)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	return client.CloseIdleConnections
+}
+
+// hold opens connections on which a request has been answered.
+func hold(b *testing.B, addr, path, token string, n int) (end func()) {
+	head := "GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\n" + gatewaytest.Token(token) + "\r\n"
+	if path == "/websocket" {
+		head += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	}
+	var conns []net.Conn
+	for range n {
+		conn, err := net.Dial("tcp", addr)
+		require.NoError(b, err)
+		conns = append(conns, conn)
+		_, err = io.WriteString(conn, head+"\r\n")
+		require.NoError(b, err)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(b, err)
+		require.Contains(b, []int{http.StatusOK, http.StatusSwitchingProtocols}, resp.StatusCode)
+	}
+	return func() {
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+	}
+}
+
+// startHolder starts an application that answers at once and holds WebSockets,
+// and returns its address.
+func startHolder(b *testing.B) string {
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/websocket" {
+			return
+		}
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_ = rw.Flush()
+		_, _ = io.Copy(io.Discard, conn)
+	})}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	go func() { _ = server.Serve(listener) }()
+	b.Cleanup(func() { _ = server.Close() })
+	return listener.Addr().String()
+}
