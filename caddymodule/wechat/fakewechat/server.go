@@ -56,6 +56,7 @@ type Server struct {
 	mu          sync.Mutex
 	secrets     map[string]string // by appid
 	codes       map[string]*code  // by the code's text
+	sweepAt     int               // how many codes there are when expired ones are deleted
 	appKeys     map[string]string // of virtual payment, by appid
 	phoneCodes  map[string]*code
 	sessionKeys map[account]string // the one that is valid
@@ -140,12 +141,9 @@ func (s *Server) IssueCode(appID, user string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.cfg.Now()
-	if len(s.codes) >= keepCodes {
-		for text, c := range s.codes {
-			if now.After(c.expires) {
-				delete(s.codes, text)
-			}
-		}
+	if len(s.codes) >= max(keepCodes, s.sweepAt) {
+		maps.DeleteFunc(s.codes, func(_ string, c *code) bool { return now.After(c.expires) })
+		s.sweepAt = 2 * len(s.codes) // or many live codes would be looked through for each new one
 	}
 	s.codes[text] = &code{account: account{appID, user}, expires: now.Add(codeLife)}
 	return text
