@@ -158,7 +158,7 @@ func TestSigningAVirtualPayment(t *testing.T) {
 		_ = name
 	}
 	requireRefusal(t, sign(map[string]any{"appid": "wx0000000000000003"}), http.StatusOK, 40013, "unknown_miniprogram")
-	requireRefusal(t, r.post("/wxgate/sign", `{"openid":"`+alice+`","data":"{}","Data":"[]"}`), http.StatusBadRequest, -90400, "bad_request")
+	requireRefusal(t, r.post("/wxgate/sign", `{"openid":"`+alice+`","data":"{}","Data":"{\"a\":1}"}`), http.StatusBadRequest, -90400, "bad_request")
 	requireRefusal(t, r.post("/wxgate/sign", "hello"), http.StatusBadRequest, -90400, "bad_request")
 	requireRefusal(t, r.post("/wxgate/sign", strings.Repeat("x", 70<<10)), http.StatusRequestEntityTooLarge, -90400, "body_too_large")
 }

@@ -145,7 +145,7 @@ func sourceOf(r *http.Request) netip.Prefix {
 	if err != nil {
 		return netip.Prefix{}
 	}
-	address = address.Unmap().WithZone("")
+	address = address.Unmap()
 	bits := address.BitLen()
 	if address.Is6() {
 		bits = 64
