@@ -154,9 +154,11 @@ func TestSigningAVirtualPayment(t *testing.T) {
 		"no openid":    {"openid": ""},
 		"data no text": {"data": map[string]any{}},
 	} {
-		requireRefusal(t, sign(more), http.StatusBadRequest, -90400, "bad_request")
-		_ = name
+		t.Run(name, func(t *testing.T) {
+			requireRefusal(t, sign(more), http.StatusBadRequest, -90400, "bad_request")
+		})
 	}
+	requireRefusal(t, r.send(http.MethodGet, "/wxgate/sign", encode(t, map[string]any{"openid": alice, "data": data})), http.StatusBadRequest, -90400, "bad_request")
 	requireRefusal(t, sign(map[string]any{"appid": "wx0000000000000003"}), http.StatusOK, 40013, "unknown_miniprogram")
 	requireRefusal(t, r.post("/wxgate/sign", `{"openid":"`+alice+`","data":"{}","Data":"{\"a\":1}"}`), http.StatusBadRequest, -90400, "bad_request")
 	requireRefusal(t, r.post("/wxgate/sign", "hello"), http.StatusBadRequest, -90400, "bad_request")
