@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule"
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
+	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
 
 const subjectAdmin = "admin endpoint"
@@ -52,17 +52,11 @@ func (c *checkup) examineAdmin() {
 	switch {
 	case err != nil:
 		c.Fault(subjectAdmin, fmt.Sprintf("%q is not an address", listen), fix)
-	case address.IsUnixNetwork() || address.IsFdNetwork() || isLoopback(address.Host):
+	case address.IsUnixNetwork() || address.IsFdNetwork() || wechat.IsLoopback(address.Host):
 		c.OK(subjectAdmin, "%s, not reachable from outside", listen)
 	default:
 		c.Fault(subjectAdmin, listen+" can be reached from outside, where anyone may replace the configuration and revoke every session", fix)
 	}
-}
-
-// isLoopback reports whether only this machine reaches a host.
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // askTimeout bounds the questions to the running gateway.

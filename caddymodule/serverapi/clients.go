@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
 
 // clients are the addresses beside loopback from which calls are accepted.
@@ -143,21 +145,13 @@ func (h *Handler) checkReach(server *caddyhttp.Server) error {
 		switch {
 		case network.IsUnixNetwork():
 			continue
-		case isLoopback(network.Host):
+		case wechat.IsLoopback(network.Host):
 			h.logger.Warn("wxgate_api has no key: every program on this machine may call WeChat's API; give it a key, or bind a unix socket", zap.String("address", address))
 			continue
 		}
 		return fmt.Errorf("wxgate_api listens on %s, where everybody reaches it: add \"bind 127.0.0.1\" to the site, or give the callers a key: key <name> {env.WXGATE_API_KEY}", address)
 	}
 	return nil
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
 }
 
 // requiresCertificate reports whether a server has TLS connections that need a

@@ -3,7 +3,7 @@ package wechat
 import (
 	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"net/url"
 	"time"
 )
@@ -76,7 +76,7 @@ func parseBaseURL(baseURL string) (*url.URL, error) {
 		return nil, errors.New("WeChat's API address must not have a query or fragment")
 	case u.RawPath != "":
 		return nil, errors.New("WeChat's API address must not have escapes in its path")
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !IsLoopback(u.Hostname()):
 		return nil, fmt.Errorf("WeChat's API address must begin with https://: %s is not a loopback host, and the secret would travel in the clear", u.Hostname())
 	}
 	return u, nil
@@ -104,13 +104,11 @@ func parseProxyURL(proxyURL string) (*url.URL, error) {
 	return u, nil
 }
 
-// isLoopback takes the name localhost at its word, as RFC 6761 asks.
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
+// IsLoopback reports whether only this machine reaches a host. It takes the
+// name localhost at its word, as RFC 6761 asks.
+func IsLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
 // withDefaults returns the configuration with its zero values filled in.
@@ -145,7 +143,7 @@ func (cfg Config) resolve() (base, proxy *url.URL, err error) {
 		}
 		// An https request is a tunnel through the proxy. A plain one would
 		// show the proxy the secret, and the network on the way there.
-		if base.Scheme == "http" && !isLoopback(proxy.Hostname()) {
+		if base.Scheme == "http" && !IsLoopback(proxy.Hostname()) {
 			return nil, nil, errors.New("a proxy elsewhere needs an https:// address of WeChat's API: it would see the secret")
 		}
 	}
