@@ -82,7 +82,7 @@ func TestResponsesOfUsersArePrivate(t *testing.T) {
 			}
 		}
 	}
-	// A response to nobody in particular may be shared, by whoever has no
+	// A response to no user may be shared, among those who have no
 	// session: what the upstream says stays.
 	resp := g.Get("/public/a?headers=public")
 	require.Equal(t, "public, max-age=600", resp.Header.Get("Cache-Control"))
@@ -132,9 +132,9 @@ func TestErrorsOfUsersArePrivate(t *testing.T) {
 	}
 }
 
-// TestNginxCacheServesNobodyElsesResponse puts a real cache in front that does
+// TestNginxCacheServesNoOtherUsersResponse puts a real cache in front that does
 // not look at the token, and that keeps whatever it is not forbidden to.
-func TestNginxCacheServesNobodyElsesResponse(t *testing.T) {
+func TestNginxCacheServesNoOtherUsersResponse(t *testing.T) {
 	g := gatewaytest.Start(t, permissive())
 	answerWith(g)
 	front := startCache(t, g.Addr)
@@ -179,7 +179,7 @@ func TestNginxCacheServesNobodyElsesResponse(t *testing.T) {
 }
 
 // startCache runs nginx as a cache in front of the gateway and returns its
-// address. It is configured to keep all it may, for everybody.
+// address. It is configured to keep all it may, for all clients.
 func startCache(t *testing.T, gateway string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -11,7 +11,7 @@ import (
 	"github.com/wxgate/wxgate/caddy-build/gatewaytest"
 )
 
-// A refusal must not say why: whether a token was ever one is nobody's business.
+// A refusal must not say why: it would tell whether a token was ever one.
 func TestRefusalsAreAlike(t *testing.T) {
 	cfg := gatewaytest.Config{
 		App: "miniprogram " + gatewaytest.OtherAppID + " {env.WX_OTHER_SECRET}\nsession {\nmax_per_user 1\n}",

@@ -178,7 +178,7 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 	}
 }
 
-// A file goes out in one call, which asks nobody whether it may go on.
+// A file goes out in one call, in which nothing is asked.
 func TestDownloadsEndWithTheirSession(t *testing.T) {
 	g := gatewaytest.New(t)
 	www := filepath.Join(g.Dir, "www")
@@ -492,7 +492,7 @@ func TestStreamsOutliveReloadsAndStillEnd(t *testing.T) {
 	stream.requireEnd(t, upstream)
 }
 
-// Ending a request spoils its connection, so nobody may use it again: behind a
+// Ending a request spoils its connection, so it must not be used again: behind a
 // proxy it would be somebody else.
 func TestConnectionOfAnEndedRequestIsClosed(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{Site: aSecond})

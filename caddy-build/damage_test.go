@@ -139,7 +139,7 @@ func (left storeLeft) requireServed(t *testing.T, g *gatewaytest.Gateway) {
 }
 
 // What the operator sees of a damaged store: one error line, a metric, commands
-// that report and change nothing, and a gateway that refuses if it is told so.
+// that report and change nothing, and a gateway that refuses if on_damage is refuse.
 func TestDamageIsReported(t *testing.T) {
 	left := leaveStore(t, (*gatewaytest.Gateway).Stop)
 	g := gatewaytest.New(t)

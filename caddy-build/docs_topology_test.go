@@ -100,11 +100,11 @@ func TestComposeTopology(t *testing.T) {
 		return nodes[1].Get("/", gatewaytest.Token(bob)).ErrorName() == "invalid_session"
 	}, "the other node has heard of the logout")
 
-	// A node that is told to stop says so, serves on, and nobody notices.
+	// A node that stops reports it and serves on, so no request fails.
 	require.NoError(t, syscall.Kill(nodes[1].Pid(), syscall.SIGTERM))
 	nodes[1].Eventually(func() bool {
 		return nodes[1].Get("/healthz").Status == http.StatusServiceUnavailable
-	}, "the node says that it is stopping")
+	}, "the node reports that it is stopping")
 	require.Equal(t, http.StatusOK, nodes[1].Get("/", gatewaytest.Token(token)).Status)
 	for listens(nodes[1].Addr) {
 		require.Equal(t, http.StatusOK, balancer.Get("/orders", gatewaytest.Token(token)).Status)

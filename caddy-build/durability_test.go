@@ -176,7 +176,7 @@ func TestTheSyncReturnsBeforeTheAnswerIsWritten(t *testing.T) {
 			lines <- scanner.Text()
 		}
 	}()
-	first := <-lines // strace says that it is attached
+	first := <-lines // strace is attached
 	require.Contains(t, first, "attached")
 
 	g.Login("alice")

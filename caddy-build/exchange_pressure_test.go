@@ -48,9 +48,9 @@ func TestBreakerAndConcurrencyKeepUsersFromWaiting(t *testing.T) {
 	}, "the breaker closes")
 }
 
-// TestALoopingUserLocksNobodyOut: WeChat limits each user (45011), and a client can
+// TestALoopingUserLocksNoOtherOut: WeChat limits each user (45011), and a client can
 // bring that about at will.
-func TestALoopingUserLocksNobodyOut(t *testing.T) {
+func TestALoopingUserLocksNoOtherOut(t *testing.T) {
 	g := gatewaytest.Start(t, gatewaytest.Config{})
 	tooOften := int64(45011)
 	g.WeChat.Script(fakewechat.Script{Errcode: &tooOften, Calls: 20})

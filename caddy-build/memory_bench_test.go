@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,12 +22,12 @@ import (
 //	go test ./caddy-build -run '^$' -bench Memory -benchtime 1x -timeout 20m
 func BenchmarkMemory(b *testing.B) {
 	const sessions, connections = 100_000, 5_000
-	application := startHolder(b)
 	// Each figure is of a fresh process: what one has freed, the next would use.
-	gate := gatewaytest.Config{App: "login_rate off", Next: "reverse_proxy " + application}
-	bare := gatewaytest.Config{Whole: "{\n\tadmin $ADMIN\n\tauto_https off\n}\nhttp://$LISTEN {\n\treverse_proxy " + application + "\n}\n"}
+	gate := gatewaytest.Config{App: "login_rate off"}
+	bare := gatewaytest.Config{Whole: "{\n\tadmin $ADMIN\n\tauto_https off\n}\nhttp://$LISTEN {\n\treverse_proxy $UPSTREAM\n}\n"}
 	grows := func(cfg gatewaytest.Config, work func(g *gatewaytest.Gateway) (end func())) (idle, growth float64) {
 		g := gatewaytest.Start(b, cfg)
+		g.Upstream.Handle(holdWebSockets)
 		before := residentKiB(b, g.Pid())
 		end := work(g)
 		after := residentKiB(b, g.Pid())
@@ -104,25 +103,17 @@ func hold(b *testing.B, addr, path, token string, n int) (end func()) {
 	}
 }
 
-// startHolder starts an application that answers at once and holds WebSockets,
-// and returns its address.
-func startHolder(b *testing.B) string {
-	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/websocket" {
-			return
-		}
-		conn, rw, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-		_ = rw.Flush()
-		_, _ = io.Copy(io.Discard, conn)
-	})}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(b, err)
-	go func() { _ = server.Serve(listener) }()
-	b.Cleanup(func() { _ = server.Close() })
-	return listener.Addr().String()
+// holdWebSockets keeps a WebSocket until its client closes it.
+func holdWebSockets(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/websocket" {
+		return
+	}
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	_ = rw.Flush()
+	_, _ = io.Copy(io.Discard, conn)
 }

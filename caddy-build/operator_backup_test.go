@@ -63,7 +63,7 @@ func TestBackupWhileLoginsRunIsRestoredElsewhere(t *testing.T) {
 	t.Run("into a pipe", func(t *testing.T) {
 		pipe := filepath.Join(g.Dir, "pipe")
 		require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-		reader, err := os.OpenFile(pipe, os.O_RDWR, 0) // opening waits for nobody so
+		reader, err := os.OpenFile(pipe, os.O_RDWR, 0) // so opening does not wait
 		require.NoError(t, err)
 		defer reader.Close()
 		begin := make([]byte, len("wxgate backup"))

@@ -203,7 +203,7 @@ func TestDoctorNamesFaultAndFix(t *testing.T) {
 			change: []string{"{env.WX_SECRET}", "{env.WX_OTHER_SECRET} {env.WX_SECRET}"},
 			status: doubtful, want: []string{"accepts the old one"},
 		},
-		"an admin endpoint for everybody": {
+		"an open admin endpoint": {
 			change: []string{"admin $ADMIN", "admin 0.0.0.0:1"},
 			status: faulty, want: []string{"admin endpoint", "reached from outside", "admin localhost:2019"},
 		},
@@ -259,7 +259,7 @@ func TestDoctorNamesFaultAndFix(t *testing.T) {
 			change: []string{"public", "pubic"},
 			status: faulty, want: []string{"configuration", `unrecognized option "pubic", at `, "Caddyfile:21"},
 		},
-		"a site with a mini program of nobody": {
+		"a site with an unknown mini program": {
 			change: []string{"public /static/*", "miniprograms wx00000000000000ff"},
 			status: faulty, want: []string{"site ", "wx00000000000000ff is not declared"},
 		},
@@ -495,8 +495,8 @@ func withoutTimes(text string) string {
 	return strings.Join(lines, "")
 }
 
-// TestDoctorOpensAStoreThatNobodyHas proves that the key is the store's.
-func TestDoctorOpensAStoreThatNobodyHas(t *testing.T) {
+// TestDoctorOpensAStoreThatIsNotInUse proves that the key is the store's.
+func TestDoctorOpensAStoreThatIsNotInUse(t *testing.T) {
 	g := gatewaytest.New(t)
 	makeStore(t, filepath.Join(g.Dir, "sealed"))
 	envFile := filepath.Join(g.Dir, "env")

@@ -164,28 +164,7 @@ func TestPushIsDeliveredOnce(t *testing.T) {
 // and lets nothing else in by that.
 func TestPushPassesTwoGates(t *testing.T) {
 	cfg := pushSite
-	cfg.Whole = `{
-		admin $ADMIN
-		auto_https off
-		servers {
-			expected_underscore_headers 3rd_session
-		}
-		wxgate {
-			miniprogram ` + gatewaytest.AppID + ` {env.WX_SECRET}
-			wechat_api $WECHAT
-		}
-	}
-	http://$LISTEN {
-		route {
-			wxgate {
-				push /wechat/push ` + gatewaytest.AppID + ` {env.PUSH_TOKEN} {env.PUSH_AES_KEY}
-			}
-			wxgate {
-				inject appid X-AppID
-			}
-			reverse_proxy $UPSTREAM
-		}
-	}`
+	cfg.Next = "route {\nwxgate {\ninject appid X-AppID\n}\nreverse_proxy $UPSTREAM\n}"
 	g := gatewaytest.Start(t, cfg)
 	status, _, err := safePush.Push(g.URL+"/wechat/push", pushed)
 	require.NoError(t, err)
@@ -215,7 +194,7 @@ func TestPushMarksAreTheGateways(t *testing.T) {
 	}
 }
 
-// A token that comes with a push is nobody's business behind the gate.
+// A token that comes with a push does not go behind the gate.
 func TestPushCarriesNoToken(t *testing.T) {
 	g := gatewaytest.Start(t, pushSite)
 	token := g.Login("alice").Token

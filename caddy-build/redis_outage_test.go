@@ -155,7 +155,7 @@ func TestStartInARedisOutage(t *testing.T) {
 			tc.end(t, redis)
 			g.Eventually(func() bool { return login(g, code).Status == http.StatusOK }, "the refused code logs in")
 			require.Equal(t, 1, g.WeChat.CallsWith(code))
-			g.Eventually(func() bool { return g.Get("/", gatewaytest.Token(token)).Status == http.StatusOK }, "nobody was logged out")
+			g.Eventually(func() bool { return g.Get("/", gatewaytest.Token(token)).Status == http.StatusOK }, "no user was logged out")
 			g.Eventually(func() bool { return strings.Contains(g.Output(), availableLine) }, "the recovery is logged")
 			require.Equal(t, 1, strings.Count(g.Output(), availableLine), "once")
 			require.Contains(t, g.Output(), unavailableLine)

@@ -164,7 +164,7 @@ func TestRedisTrouble(t *testing.T) {
 				start := time.Now()
 				resp := b.Get("/", gatewaytest.Token(token))
 				require.Less(t, time.Since(start), soon)
-				require.NotEqual(t, http.StatusUnauthorized, resp.Status, "nobody is logged out")
+				require.NotEqual(t, http.StatusUnauthorized, resp.Status, "no user is logged out")
 				if resp.Status == http.StatusServiceUnavailable {
 					require.Equal(t, "store_unavailable", resp.ErrorName())
 					require.NotEmpty(t, resp.Header.Get("Retry-After"))
@@ -177,7 +177,7 @@ func TestRedisTrouble(t *testing.T) {
 			tc.end()
 			b.Eventually(func() bool {
 				resp := b.Get("/", gatewaytest.Token(token))
-				require.NotEqual(t, http.StatusUnauthorized, resp.Status, "nobody is logged out")
+				require.NotEqual(t, http.StatusUnauthorized, resp.Status, "no user is logged out")
 				return resp.Status == http.StatusOK &&
 					b.Post("/login", `{"code":"`+b.WeChat.IssueCode(gatewaytest.AppID, "carol")+`"}`).Status == http.StatusOK
 			}, "it recovers without a restart")

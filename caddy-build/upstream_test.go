@@ -95,7 +95,7 @@ func TestUpstreamSamplesSeeTheUser(t *testing.T) {
 			require.NotContains(t, resp.Body, "forged")
 			require.Equal(t, "missing_session", g.Get("/", "X-OpenID: forged").ErrorName())
 
-			// It refuses whoever does not come through the gateway, and listens
+			// It refuses requests that do not come through the gateway, and listens
 			// where only the gateway reaches it.
 			direct, err := gatewaytest.SendRaw(addr, "GET / HTTP/1.1\nHost: x\nConnection: close\n\n")
 			require.NoError(t, err)

@@ -119,7 +119,7 @@ func (x *exchange) report(appID string, err error) {
 	}
 	switch {
 	case !wx.Sent:
-		// It is the same trouble for every login.
+		// Every login fails in the same way.
 		x.unsent.Do(write)
 	case x.lines.Allow():
 		write()

@@ -24,7 +24,7 @@ import (
 // fuzzedSite is as permissive as an operator can make it: errors go to the
 // upstream, and there are public paths. At port 80 aliases of the identity
 // header come in, for which Caddy drops the header itself; at port 81 that one
-// does. Nobody finds the logout, so the tokens live on.
+// does. No request finds the logout, so the tokens live on.
 const fuzzedSite = `{
 	admin off
 	log {
@@ -52,7 +52,7 @@ const fuzzedSite = `{
 		inject openid x-oPeNiD
 		public /public/*
 		open_data /open/*
-		logout /nobody-finds-the-logout
+		logout /hidden-logout
 	}
 }
 
@@ -118,7 +118,7 @@ func newFuzzedGateway(tb testing.TB) *fuzzedGateway {
 	alice, bob, gone := g.login(tb, "alice"), g.login(tb, "bob"), g.login(tb, "gone")
 	g.oracle.users[alice] = g.wechat.OpenID(fuzzedAppID, "alice")
 	g.oracle.users[bob] = g.wechat.OpenID(fuzzedAppID, "bob")
-	answer := g.send(tb, []byte("POST /nobody-finds-the-logout HTTP/1.1\r\nHost: a\r\n3rd_session: "+gone+"\r\nContent-Length: 0\r\n\r\n"))
+	answer := g.send(tb, []byte("POST /hidden-logout HTTP/1.1\r\nHost: a\r\n3rd_session: "+gone+"\r\nContent-Length: 0\r\n\r\n"))
 	require.Contains(tb, string(answer), "HTTP/1.1 204 ")
 	g.names = strings.NewReplacer("$ALICE", alice, "$BOB", bob, "$GONE", gone)
 	return g

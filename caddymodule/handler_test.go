@@ -51,7 +51,7 @@ func TestHandlerSendsEachPathItsWay(t *testing.T) {
 	for name, tc := range map[string]struct {
 		request *http.Request
 		status  int
-		openID  []string // behind the gate; nil and 200: as nobody
+		openID  []string // behind the gate; nil and 200: without a user
 		passes  bool
 	}{
 		"with a session":            {request("GET", "/x", "3rd_session: "+token), 200, []string{openID}, true},

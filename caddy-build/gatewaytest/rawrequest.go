@@ -29,7 +29,7 @@ type RawRequest struct {
 }
 
 // A Sender sends a request over a connection of its own and reads the answer.
-// An error says that the server ended the stream or the connection instead.
+// An error means that the server ended the stream or the connection instead.
 type Sender func(RawRequest) (Response, error)
 
 // Senders has a Sender for each protocol that a TLS site speaks.

@@ -105,7 +105,7 @@ func (g multiGetter) GetMany(ctx context.Context, keys ...string) (values [][]by
 	return values, nil
 }
 
-// Whatever is guessed, it pushes nobody out and is not kept.
+// Whatever is guessed, it pushes no session out and is not kept.
 func TestUnknownTokensDoNotFlushTheCache(t *testing.T) {
 	net := between(openStore(t))
 	f := manage(t, watched{net}, func(c *session.Config) { c.CacheSize = 8 })
@@ -202,7 +202,7 @@ func TestObserverOfOtherNodes(t *testing.T) {
 	net.changed("")
 	f.dead(token)
 
-	// A change is told for the one record that matters.
+	// A change is reported for the one record that matters.
 	token = remote.login("oAlice")
 	f.lives(token, "oAlice")
 	_, err = remote.RevokeUser(t.Context(), appID, "oAlice")

@@ -73,7 +73,7 @@ func TestUserWhoseRecordDoesNotOpenCanBeRevoked(t *testing.T) {
 			}
 			ended, err := f.RevokeUser(t.Context(), appID, "oAlice")
 			require.NoError(t, err)
-			require.Empty(t, ended, "nobody knows which")
+			require.Empty(t, ended, "which is unknown")
 			f.dead(token)
 			for key, value := range before {
 				require.NotEqual(t, value, dump(t, store, "user:")[key])
@@ -109,7 +109,7 @@ func TestDamagedRecord(t *testing.T) {
 	}
 }
 
-func TestRecordsThatNobodyWrote(t *testing.T) {
+func TestRecordsThatNoManagerWrote(t *testing.T) {
 	store := openStore(t)
 	f := manage(t, store)
 	token := f.login("oAlice")
@@ -127,7 +127,7 @@ func TestRecordsThatNobodyWrote(t *testing.T) {
 	}
 }
 
-// A record under another key than its own does not open: nobody becomes
+// A record under another key than its own does not open: no user becomes
 // somebody else by moving bytes in the store.
 func TestMovedRecords(t *testing.T) {
 	store := openStore(t)
@@ -165,7 +165,7 @@ func TestMixedUpReplies(t *testing.T) {
 	var last []byte
 	net.set(func() {
 		net.after = func(_, _ string, value []byte) ([]byte, error) {
-			value, last = last, value // everybody gets what the one before asked for
+			value, last = last, value // each gets what the one before asked for
 			if value == nil {
 				value = last
 			}

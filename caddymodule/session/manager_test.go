@@ -379,7 +379,7 @@ func TestMeasure(t *testing.T) {
 	require.Equal(t, map[string]int{"get": 1}, errs)
 }
 
-// Neither the engine nor whoever steals its disk learns who logs in.
+// Neither the engine nor a thief of its disk learns who logs in.
 func TestNothingInTheClear(t *testing.T) {
 	store := openStore(t)
 	f := manage(t, store)

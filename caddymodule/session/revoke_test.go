@@ -43,7 +43,7 @@ func TestMaxPerUser(t *testing.T) {
 	lower.lives(second, "oAlice")
 }
 
-// A session that nobody uses any more must not push out one in use.
+// A session that is no longer used must not push out one in use.
 func TestMaxPerUserEvictsIdleSessionsFirst(t *testing.T) {
 	f := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser, c.IdleTimeout = 2, 10*time.Hour })
 	used := f.login("oAlice")

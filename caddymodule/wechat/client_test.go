@@ -331,9 +331,9 @@ func TestACallerThatGoesAwayIsToldSo(t *testing.T) {
 }
 
 // A thousand users of a hundred mini programs at once, with delays, hang-ups
-// and callers that go away: whoever gets a session gets their own. No mini program
+// and callers that go away: each session goes to its own caller. No mini program
 // has failures enough to open its breaker, so everyone else does get one.
-func TestNobodyGetsAnothersSession(t *testing.T) {
+func TestNoCallerGetsAnothersSession(t *testing.T) {
 	const users, perApp = 1000, 10
 	var miniPrograms []wechat.MiniProgram
 	secrets := make(map[string]string)

@@ -50,7 +50,7 @@ func TestTheTimeoutBoundsEverything(t *testing.T) {
 func TestAConnectionThatIsNotMadeSentNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, _ := newMemClient(t, nil)
-		network := newMemNet() // in which nobody listens
+		network := newMemNet() // in which nothing listens
 		defer network.Close()
 		client.SetDialContext(network.dial)
 		took := timed(func() {

@@ -341,7 +341,7 @@ func TestReplacingARefusedToken(t *testing.T) {
 			require.Equal(t, fake.Token(appID), next)
 			require.Equal(t, []wechat.TokenMode{wechat.TokenNormal, wechat.TokenRefused}, log.modes())
 			require.Equal(t, 12*time.Minute, log.last().RefusedAfter)
-			// Whoever comes late with the dead one gets what there is.
+			// A caller who comes late with the dead one gets what there is.
 			next, ok = api.Tokens().Replace(t.Context(), appID, first)
 			require.True(t, ok)
 			require.Equal(t, fake.Token(appID), next)

@@ -64,7 +64,7 @@ function createClient(options) {
 
   // sendPatiently also waits and sends again while the gateway cannot reach its session store. That
   // is safe for every method, since the gateway passes nothing on before it knows the session. The
-  // same status from the application is passed through, for nobody knows what it has done already.
+  // same status from the application is passed through, for what it has done already is unknown.
   function sendPatiently(flight, api, params) {
     return send(flight, api, params).then((response) =>
       readGatewayError(flight, response, platform).then((error) => {
@@ -109,7 +109,7 @@ function createClient(options) {
   }
 
   // logIn exchanges a code of wx.login for a session. Each attempt takes a new code, since a code works
-  // once and nobody knows whether a failed attempt has used it up.
+  // once and a failed attempt may have used it up.
   function logIn() {
     const flight = createFlight(config);
     let freshCodes = 1;

@@ -20,7 +20,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
-// A backup that is made while users log in holds everybody who was logged in
+// A backup that is made while users log in holds everyone who was logged in
 // when it began.
 func TestBackupWhileInUse(t *testing.T) {
 	s := open(t, t.TempDir())
@@ -197,7 +197,7 @@ func TestCloseDuringScan(t *testing.T) {
 			return nil
 		}
 		go func() { closed <- s.Close() }()
-		for { // the store may be used from within, until it says that it closes
+		for { // the store may be used from within, until it closes
 			if _, err := s.Get(t.Context(), key); errors.Is(err, session.ErrClosed) {
 				return nil
 			}
@@ -207,7 +207,7 @@ func TestCloseDuringScan(t *testing.T) {
 	require.NoError(t, <-closed)
 }
 
-// Whoever receives a backup may stop reading. Close does not wait for that.
+// The receiver of a backup may stop reading. Close does not wait for that.
 func TestCloseDuringAStalledBackup(t *testing.T) {
 	s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: t.TempDir(), SyncWrites: true})
 	require.NoError(t, err)

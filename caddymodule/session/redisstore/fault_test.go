@@ -90,7 +90,7 @@ func requireFault(t testing.TB, call func() error) error {
 }
 
 // Each fault is made on the real server. Until it ends, calls fail in bounded
-// time and nobody is told that a key is absent; then the same store works.
+// time and no caller is answered that a key is absent; then the same store works.
 func TestFaults(t *testing.T) {
 	timeout := []error{os.ErrDeadlineExceeded}
 	tests := []struct {
@@ -340,7 +340,7 @@ func testNoStorm(t *testing.T, refuse func(*redistest.Server, *redistest.Proxy) 
 	requireWorks(t, s)
 }
 
-// Those whose turn to connect it is not are told what became of the last
+// Those whose turn to connect it is not get the outcome of the last
 // attempt, so that no error hides what is wrong.
 func TestEveryErrorSaysWhyThereIsNoConnection(t *testing.T) {
 	server := redistest.Start(t)
@@ -352,7 +352,7 @@ func TestEveryErrorSaysWhyThereIsNoConnection(t *testing.T) {
 	}
 }
 
-// A server that has too many clients says so and hangs up, on everybody.
+// A server that has too many clients says so and hangs up, on every connection.
 func TestTooManyClients(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr)
@@ -383,7 +383,7 @@ func TestTooManyClients(t *testing.T) {
 }
 
 // The restart of a server breaks all connections, also the many that lie idle
-// after a busy time. Nobody notices them.
+// after a busy time. No caller notices them.
 func TestRestartWithIdleConnections(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, patient(server.Addr))

@@ -81,8 +81,8 @@ const (
 // connection if another one comes back, or none. While the store is down it
 // writes, too, to find out when it no longer is.
 //
-// Replies carry no name of their command: they are told apart by their order
-// alone. One that got lost, in a proxy for example, would shift all that
+// Replies carry no name of their command: only their order tells which is which.
+// One that got lost, in a proxy for example, would shift all that
 // follow, and every read would return what another one asked for until the
 // connection ends. The Manager refuses a record that is not the one it asked
 // for, so no user could become another, but no user could be served either.

@@ -116,7 +116,7 @@ func TestRevocationDuringPartition(t *testing.T) {
 	}, recovery, 10*time.Millisecond)
 }
 
-// A server that is full takes no new value, but whoever must be logged out
+// A server that is full takes no new value, but a user who must be logged out
 // is, on all gateways, and nothing else is lost by it.
 func TestRevocationWhileFull(t *testing.T) {
 	tests := []struct {
@@ -196,7 +196,7 @@ func TestRevocationWhileFull(t *testing.T) {
 	}
 }
 
-// The record of the user does not even open, so that nobody knows what it lists.
+// The record of the user does not even open, so what it lists is unknown.
 func TestRevocationOfDamagedUserWhileFull(t *testing.T) {
 	server := redistest.Start(t)
 	store := open(t, patient(server.Addr))

@@ -295,7 +295,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 			says: "connecting",
 		},
 		{
-			name: "certificate that nobody vouches for",
+			name: "certificate of an unknown authority",
 			options: func(t *testing.T) redisstore.Options {
 				server, _ := redistest.StartTLS(t)
 				return patient("rediss://:" + password + "@" + server.Addr)

@@ -27,7 +27,7 @@ func observe(t testing.TB, s session.Store) <-chan string {
 	return told
 }
 
-// awaitTold waits until key is told.
+// awaitTold waits until a change of key is reported.
 func awaitTold(t testing.TB, told <-chan string, key string) {
 	t.Helper()
 	timer := time.NewTimer(recovery)
@@ -93,7 +93,7 @@ func TestOthersAreTold(t *testing.T) {
 	}
 }
 
-// Keys that were read together are told of like those that were read alone, and
+// Keys that were read together are reported like those that were read alone, and
 // cost one round trip.
 func TestGetManyIsTracked(t *testing.T) {
 	server := redistest.Start(t)
@@ -184,7 +184,7 @@ func TestLateWriteIsTold(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	server.Continue()
 
-	// The reader may be first, and sees the old value then. It is told that
+	// The reader may be first, and sees the old value then. It is notified that
 	// this is no longer so.
 	for {
 		value, err := s.Get(t.Context(), "session:a")

@@ -22,7 +22,7 @@ func (s *Server) Phone(user string) string {
 }
 
 // phoneNumber answers with a countryCode that is a number, as WeChat's samples
-// have it, though its table says that it is a string.
+// have it, though its table calls it a string.
 func (s *Server) phoneNumber(appID string, call Call, _ url.Values) (string, []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

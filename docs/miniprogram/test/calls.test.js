@@ -294,7 +294,7 @@ test('it runs on a platform that is passed in and answers with promises too', as
   assert.equal(kept.size, 1);
   await assert.rejects(client.downloadFile({ url: '/me' }), /has no wx.downloadFile; pass downloadFile to createClient/);
 
-  // The platform's own promise rejects as well, and nobody but the client may have to handle it.
+  // The platform's own promise rejects as well, and only the client has to handle it.
   const unreachable = createClient({ ...platform, baseURL: `http://127.0.0.1:${await freePort()}` });
   await assert.rejects(unreachable.request({ url: '/me' }), { code: 'network' });
 });

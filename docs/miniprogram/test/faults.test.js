@@ -108,7 +108,7 @@ for (const [name, errcode] of [['code_used', 40163], ['invalid_code', 40029]]) {
   });
 }
 
-test('a blocked user is told so and not tried again', async (t) => {
+test('a blocked user gets the error and is not tried again', async (t) => {
   const { wx, client } = user(t);
   wechat.script = [{ errcode: 40226, errmsg: 'blocked' }];
   const results = await Promise.allSettled([client.request({ url: '/1' }), client.request({ url: '/2' })]);
@@ -128,7 +128,7 @@ test('no error holds the code or the token', async (t) => {
   assert.ok(!text.includes(wechat.codes.at(-1)), text);
 });
 
-test('a limited login waits as long as the gateway says, and not for ever', async (t) => {
+test('a limited login waits as long as the gateway says, and no longer', async (t) => {
   const { limited, seconds } = await exhaust(t);
   const { wx, client } = user(t, { url: limited.url, maxRetryAfter: 3600 });
   const refusals = countRefusals(wx);

@@ -191,7 +191,7 @@ test('logout of a session that is dead already succeeds', async () => {
   assert.equal(wx.logins, 1);
 });
 
-test('logout without a session asks nobody', async () => {
+test('logout without a session sends nothing', async () => {
   const wx = sandbox.phone('leo');
   let requests = 0;
   wx.on('request', () => { requests += 1; });
