@@ -37,8 +37,9 @@ func TestTheRelayIsNoHostOfOthers(t *testing.T) {
 	requireRefusal(t, absolute, http.StatusForbidden, -90403, "forbidden")
 
 	// A name in an address is the site's own. Caddy answers the others by itself.
-	named := startRelay(t, relayConfig{address: "http://127.0.0.1:$PORT, http://app.internal.test:$PORT {\n bind 127.0.0.1"})
+	named := startRelay(t, relayConfig{address: "http://127.0.0.1:$PORT, http://app.internal.test:$PORT, http://*.apps.test:$PORT {\n bind 127.0.0.1"})
 	require.Contains(t, ask(named, "APP.internal.test:"+named.port()).Body, `"access_token":"wxgate.`)
+	require.Contains(t, ask(named, "one.apps.test:"+named.port()).Body, `"access_token":"wxgate.`)
 	require.Empty(t, ask(named, "evil.test").Body)
 
 	// Who shows a key is no browser.

@@ -78,35 +78,31 @@ func (c clients) check(r *http.Request, proven bool) error {
 // checkHost refuses the host names of others. Without a key a page in a browser on this machine
 // must not reach the relay, and one whose own name resolves to this machine (DNS rebinding)
 // sends none of proxyHeaders with a GET.
-func (h *Handler) checkHost(r *http.Request) error {
+func checkHost(r *http.Request) error {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
 	host = strings.ToLower(host)
 	_, err := netip.ParseAddr(host)
-	if err == nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".weixin.qq.com") || slices.Contains(h.hosts(), host) || onSocket(r) {
+	if err == nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".weixin.qq.com") || onSocket(r) || isOfSite(r) {
 		return nil
 	}
 	return &refusal{status: http.StatusForbidden, errcode: codeForbidden, name: "forbidden",
 		text: "the call names a host that is not this site's: name it in the site's address, or give wxgate_api a key"}
 }
 
-// hostsOf returns the names in the addresses of a server's sites.
-func hostsOf(server *caddyhttp.Server) (hosts []string) {
-	if server == nil {
-		return nil
-	}
-	for _, route := range server.Routes {
-		for _, set := range route.MatcherSets {
-			for _, matcher := range set {
-				if names, ok := matcher.(*caddyhttp.MatchHost); ok {
-					hosts = append(hosts, *names...)
-				}
-			}
-		}
-	}
-	return hosts
+// isOfSite reports whether the address of one of the server's sites has the host that a call names.
+func isOfSite(r *http.Request) bool {
+	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return server != nil && slices.ContainsFunc(server.Routes, func(route caddyhttp.Route) bool {
+		return slices.ContainsFunc(route.MatcherSets, func(set caddyhttp.MatcherSet) bool {
+			return slices.ContainsFunc(set, func(matcher any) bool {
+				hosts, ok := matcher.(*caddyhttp.MatchHost)
+				return ok && hosts.Match(r)
+			})
+		})
+	})
 }
 
 func onSocket(r *http.Request) bool {

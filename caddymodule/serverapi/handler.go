@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -60,8 +59,7 @@ type Handler struct {
 	keys    []namedKey
 	clients clients
 	maxBody int64
-	hosts   func() []string // of the server's sites, which are provisioned when it is called
-	holders rate.Sometimes  // paces the warning of a superfluous AppSecret
+	holders rate.Sometimes // paces the warning of a superfluous AppSecret
 	trouble rate.Sometimes
 }
 
@@ -92,7 +90,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("wxgate_api: %w", err)
 	}
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	h.hosts = sync.OnceValue(func() []string { return hostsOf(server) })
 	if err := h.checkReach(server); err != nil {
 		return err
 	}
@@ -193,7 +190,7 @@ func (h *Handler) serve(c *call) error {
 		return err
 	}
 	if !proven {
-		if err := h.checkHost(c.Request); err != nil {
+		if err := checkHost(c.Request); err != nil {
 			return err
 		}
 	}
