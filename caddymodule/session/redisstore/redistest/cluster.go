@@ -20,7 +20,6 @@ func StartCluster(t testing.TB, masters int, directives ...string) []*Server {
 			"cluster-enabled yes",
 			"cluster-config-file nodes.conf",
 			"cluster-node-timeout 2000",
-			fmt.Sprintf("cluster-port %d", port(gatewaytest.FreeAddr(t))),
 		}, directives...)...)
 		servers = append(servers, s)
 		create = append(create, s.Addr)

@@ -6,7 +6,7 @@
 package redistest
 
 import (
-	"net"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,17 +48,17 @@ const (
 func start(t testing.TB, tls *TLS, logged string, directives []string) *Server {
 	t.Helper()
 	s := &Server{Addr: gatewaytest.FreeAddr(t), dir: t.TempDir()}
-	_, port, err := net.SplitHostPort(s.Addr)
-	require.NoError(t, err)
-	s.cli = []string{"-p", port}
+	own := fmt.Sprint(port(s.Addr))
+	s.cli = []string{"-p", own}
 	lines := []string{"bind 127.0.0.1", "dir " + s.dir, "daemonize no", `logfile ""`}
 	if logged != sentinel {
-		lines = append(lines, `save ""`, "appendonly no", "enable-debug-command yes")
+		// Of a cluster's node; the default, port+10000, may be a client's by now.
+		lines = append(lines, `save ""`, "appendonly no", "enable-debug-command yes", fmt.Sprint("cluster-port ", port(gatewaytest.FreeAddr(t))))
 	}
 	if tls == nil {
-		lines = append(lines, "port "+port)
+		lines = append(lines, "port "+own)
 	} else {
-		lines = append(lines, "port 0", "tls-port "+port, "tls-auth-clients no",
+		lines = append(lines, "port 0", "tls-port "+own, "tls-auth-clients no",
 			"tls-cert-file "+tls.File, "tls-key-file "+tls.File, "tls-ca-cert-file "+tls.File)
 		s.cli = append(s.cli, "--tls", "--cacert", tls.File)
 	}
