@@ -269,6 +269,16 @@ func TestRenewal(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, user.Sessions[0].LastSeen.Equal(other.clock.Now()))
 	})
+	t.Run("of a request that a reload overtook", func(t *testing.T) {
+		renewals()
+		token := f.login("oDora")
+		f.clock.Advance(6 * time.Hour)
+		f.Close()
+		f.lives(token, "oDora")
+		f.clock.Advance(6 * time.Hour)
+		f.restart()
+		f.lives(token, "oDora")
+	})
 	t.Run("alive does not slide", func(t *testing.T) {
 		renewals()
 		s := f.create(sessiontest.Login("oBob")).Session
@@ -278,4 +288,25 @@ func TestRenewal(t *testing.T) {
 		f.clock.Advance(time.Hour)
 		require.ErrorIs(t, f.Alive(t.Context(), s), session.ErrInvalid)
 	})
+}
+
+// Two records may share an entry of the table; a record whose neighbour is being
+// written is written, too.
+func TestRenewalsClaim(t *testing.T) {
+	r := session.NewRenewals()
+	const first, neighbour = "session:\x00\x04\x00\x00", "session:\x00\x08\x00\x00"
+	release, ok := r.Claim(first, 10)
+	require.True(t, ok)
+	_, ok = r.Claim(first, 10)
+	require.False(t, ok, "it is being written")
+	passed, ok := r.Claim(neighbour, 10)
+	require.True(t, ok)
+	passed(30)
+	_, ok = r.Claim(first, 30)
+	require.False(t, ok, "its neighbour does not end its claim")
+	release(20)
+	_, ok = r.Claim(neighbour, 19)
+	require.False(t, ok, "one of the entry failed just now")
+	_, ok = r.Claim(neighbour, 20)
+	require.True(t, ok)
 }

@@ -21,3 +21,12 @@ func List(ctx context.Context, m *Manager, s *Session) error {
 		return user.encode(), 0, err
 	})
 }
+
+// A Renewals is the table of records that are being written.
+type Renewals struct{ renewals }
+
+func NewRenewals() *Renewals { return new(Renewals) }
+
+func (r *Renewals) Claim(key string, now int64) (release func(retryAt int64), ok bool) {
+	return r.claim(key, now)
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"math"
 	"sync/atomic"
 	"time"
 )
@@ -25,19 +24,27 @@ const (
 	eventNotResealed = "a record could not be sealed with the new encryption key"
 )
 
-// renewals allow one writer at a time per record, in a fixed table: records
-// that share an entry wait for each other. An entry is the time from which it
-// is free.
+// renewals allow one writer at a time per record, in a fixed table. An entry is
+// the time from which its records may be written, or the mark of the record that
+// is being written.
 type renewals [1024]atomic.Int64
 
-// claim returns false if the record is being written or failed just now.
+// claim returns false if the record is being written, or one of the same entry
+// failed just now.
 func (r *renewals) claim(key string, now int64) (release func(retryAt int64), ok bool) {
-	entry := &r[binary.LittleEndian.Uint32([]byte(key[len(key)-4:]))%uint32(len(r))]
-	free := entry.Load()
-	if now < free || !entry.CompareAndSwap(free, math.MaxInt64) {
-		return nil, false
+	h := binary.LittleEndian.Uint32([]byte(key[len(key)-4:]))
+	entry := &r[h%uint32(len(r))]
+	mark := -1 - int64(h)
+	for {
+		switch state := entry.Load(); {
+		case state == mark, state > now:
+			return nil, false
+		case state < 0: // another record's
+			return func(int64) {}, true
+		case entry.CompareAndSwap(state, mark):
+			return entry.Store, true
+		}
 	}
-	return entry.Store, true
 }
 
 // touch marks a session as used at now. It writes to memory at most once a
@@ -123,7 +130,7 @@ func (m *Manager) rewrite(ctx context.Context, key string, change func(plain []b
 }
 
 // later writes a record in the background, unless it is being written or the
-// store has no room.
+// store has no room. After Close it writes the record before it returns.
 func (m *Manager) later(key string, now int64, event string, write func(context.Context) error) {
 	release, ok := m.renewals.claim(key, now)
 	if !ok {
@@ -133,16 +140,18 @@ func (m *Manager) later(key string, now int64, event string, write func(context.
 		release(now + int64(renewalRetryInterval))
 		return
 	}
-	started := m.background(func(ctx context.Context) {
+	work := func(ctx context.Context) {
 		if err := write(ctx); err != nil {
 			m.reporter.report(event, err)
 			release(m.now() + int64(renewalRetryInterval))
 			return
 		}
 		release(0)
-	})
-	if !started {
-		release(0)
+	}
+	if !m.background(work) { // a request of a configuration that a reload replaced
+		ctx, cancel := context.WithTimeout(context.Background(), backgroundTimeout)
+		defer cancel()
+		work(ctx)
 	}
 }
 
