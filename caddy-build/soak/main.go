@@ -77,7 +77,8 @@ type soak struct {
 	broken               atomic.Int64 // requests, in an outage
 	users                atomic.Int64
 	logins, requests     atomic.Int64
-	killed               time.Duration
+	began                time.Time
+	killed               time.Duration // after it
 }
 
 func main() {
@@ -98,6 +99,7 @@ func main() {
 	check(os.WriteFile(filepath.Join(dir, "Caddyfile"), []byte(config), 0o600))
 	s.start()
 
+	s.began = time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), s.length)
 	defer cancel()
 	var all sync.WaitGroup
@@ -162,7 +164,7 @@ func (s *soak) disturb(ctx context.Context) {
 		if i == 10 {
 			check(s.gateway.Process.Kill())
 			_ = s.gateway.Wait()
-			s.killed = s.length * 10 / 21
+			s.killed = time.Since(s.began)
 			s.start()
 		} else if out, err := s.command("reload", "--force", "--address", "unix/"+s.dir+"/admin.sock").CombinedOutput(); err != nil {
 			check(fmt.Errorf("reloading: %w: %s", err, out))

@@ -89,8 +89,8 @@ const style = `<style>.t{fill:#1c2420}.g{fill:#5c6a63}.l{stroke:#07a050}.x{strok
 // plot draws the samples: a panel of 300 × 90 for each value, in three rows.
 func plot(samples []sample, s *soak) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 490" font-family="system-ui,sans-serif" font-size="12" role="img" aria-label="soak">%s`, style)
-	fmt.Fprintf(&b, "<text class=\"g\" x=\"30\" y=\"20\">%v, %d requests, %d logins, %d WebSockets, 20 reloads; red: kill -9</text>\n",
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 480" font-family="system-ui,sans-serif" font-size="12" role="img" aria-label="soak">%s`, style)
+	fmt.Fprintf(&b, "<text class=\"g\" x=\"40\" y=\"20\">%v, %d requests, %d logins, %d WebSockets, 20 reloads; red: kill -9</text>\n",
 		s.length, s.requests.Load(), s.logins.Load(), streams)
 	for i, title := range panels {
 		values := make([]float64, len(samples))
@@ -98,18 +98,18 @@ func plot(samples []sample, s *soak) []byte {
 			values[j] = p[i]
 		}
 		top := max(slices.Max(values), 1)
-		x, y := 30+i%2*350, 60+i/2*150
+		x, y := 40+i%2*350, 75+i/2*150
 		quarter := len(values) / 4
-		fmt.Fprintf(&b, `<text class="t" x="%d" y="%d">%s: %.0f in the second quarter, %.0f in the last</text>`,
-			x, y-8, title, median(values[quarter:2*quarter]), median(values[3*quarter:]))
-		fmt.Fprintf(&b, `<path class="x" fill="none" d="M%d %dv90h300"/><text class="g" x="%d" y="%d" text-anchor="end">%.0f</text>`, x, y, x-3, y+10, top)
+		summary := fmt.Sprintf("%.0f in the second quarter, %.0f in the last", median(values[quarter:2*quarter]), median(values[3*quarter:]))
+		fmt.Fprintf(&b, `<text class="t" x="%d" y="%d">%s</text><text class="g" x="%d" y="%d" font-size="10">%s</text>`, x, y-20, title, x, y-6, summary)
+		fmt.Fprintf(&b, `<path class="x" fill="none" d="M%d %dv90h300"/><text class="g" x="%d" y="%d" font-size="10" text-anchor="end">%.0f</text>`, x, y, x-3, y+9, top)
 		at := float64(x) + 300*s.killed.Seconds()/s.length.Seconds()
 		fmt.Fprintf(&b, `<path class="k" stroke-dasharray="3" d="M%.1f %dv90"/><polyline class="l" fill="none" points="`, at, y)
 		for j, v := range values {
 			fmt.Fprintf(&b, "%.1f,%.1f ", float64(x)+300*float64(j)/float64(len(values)), float64(y)+90*(1-v/top))
 		}
 		fmt.Fprintln(&b, `"/>`)
-		fmt.Printf("%s: %.0f in the second quarter, %.0f in the last\n", title, median(values[quarter:2*quarter]), median(values[3*quarter:]))
+		fmt.Printf("%s: %s\n", title, summary)
 	}
 	fmt.Fprintln(&b, "</svg>")
 	return b.Bytes()
