@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
@@ -44,7 +43,7 @@ type API struct {
 	timeout   time.Duration
 	tokens    *Tokens
 	transport transport
-	places    chan struct{} // holds one value per call in flight
+	turns     *turns
 	mu        sync.Mutex
 	hopeless  map[hopelessCall]time.Time
 }
@@ -64,7 +63,7 @@ func NewAPI(cfg APIConfig) (*API, error) {
 		base:      base,
 		timeout:   cfg.Timeout,
 		transport: newTransport(cfg.Config, base, proxy, maxAPIReply),
-		places:    make(chan struct{}, cfg.Concurrency),
+		turns:     newTurns(cfg.Concurrency),
 		hopeless:  make(map[hopelessCall]time.Time),
 	}
 	a.tokens = newTokens(base, a.transport, cfg.MiniPrograms, cfg.Report)
@@ -79,7 +78,7 @@ func (a *API) Tokens() *Tokens { return a.tokens }
 func (a *API) ShareTokens(with *API) { a.tokens.share(with.tokens) }
 
 // InFlight returns how many calls have a place just now.
-func (a *API) InFlight() int { return len(a.places) }
+func (a *API) InFlight() int { return a.turns.inFlight() }
 
 // Close frees what the API holds. Calls under way go on.
 func (a *API) Close() { a.transport.CloseIdleConnections() }
@@ -129,15 +128,15 @@ func (a *API) do(ctx context.Context, call APICall, body *callBody) (*APIReply, 
 	if err := body.keep(); err != nil {
 		return nil, err
 	}
-	if err := a.enter(ctx); err != nil {
+	if err := a.turns.take(ctx, "", a.timeout/2); err != nil {
 		return nil, err
 	}
 	reply, err := a.sendUntilAccepted(ctx, call, body)
 	if err != nil {
-		<-a.places
+		a.turns.release()
 		return nil, err
 	}
-	reply.Body.done = append(reply.Body.done, func() { <-a.places })
+	reply.Body.done = append(reply.Body.done, a.turns.release)
 	return reply, nil
 }
 
@@ -199,25 +198,6 @@ func (a *API) giveUp(about hopelessCall) {
 	a.hopeless[about] = time.Now().Add(hopelessTime)
 }
 
-// enter waits for a free place among the calls in flight.
-func (a *API) enter(ctx context.Context) *Error {
-	select {
-	case a.places <- struct{}{}:
-		return nil
-	default:
-	}
-	timer := time.NewTimer(a.timeout / 2)
-	defer timer.Stop()
-	select {
-	case a.places <- struct{}{}:
-		return nil
-	case <-timer.C:
-		return &Error{Kind: Busy, Reason: "too many calls are in flight", RetryAfter: busyRetryAfter}
-	case <-ctx.Done():
-		return canceled(ctx.Err(), false)
-	}
-}
-
 // send sends a call once and reads the beginning of its reply.
 func (a *API) send(ctx context.Context, call APICall, body *callBody, token string) (*APIReply, *Error) {
 	u := *a.base
@@ -232,13 +212,9 @@ func (a *API) send(ctx context.Context, call APICall, body *callBody, token stri
 		req.Header[name] = values
 	}
 	body.addTo(req)
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
-	})
-	resp, err := a.transport.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		return nil, apiError(networkError(err, connected.Load()))
+	resp, failure := send(ctx, a.transport, req)
+	if failure != nil {
+		return nil, apiError(failure)
 	}
 	reply, failure := newAPIReply(resp, token)
 	if failure != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -169,7 +170,11 @@ func (c *Client) ask(ctx context.Context, p *program, secret, code string) (Code
 		"js_code":    {code},
 		"grant_type": {"authorization_code"},
 	}.Encode()
-	body, err := get(ctx, c.transport, &u)
+	body, err := ask(ctx, c.transport, &http.Request{
+		Method: http.MethodGet,
+		URL:    &u,
+		Header: http.Header{"Accept": {"application/json"}, "User-Agent": {"wxgate"}},
+	})
 	if err != nil {
 		return Code2Session{}, err
 	}

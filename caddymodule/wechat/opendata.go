@@ -136,7 +136,7 @@ func open(sessionKey string, iv, ciphertext []byte, in EncryptedData, want Expec
 	var userInfo json.RawMessage
 	if in.Signature != "" {
 		userInfo = json.RawMessage(in.RawData)
-		if _, err := strictjson.ParseStrict(userInfo); (err != nil || !isSignature(in.Signature, in.RawData, sessionKey)) &&
+		if _, err := strictjson.ParseStrict(userInfo); (err != nil || !isSHA1(in.Signature, in.RawData+sessionKey)) &&
 			(reason == "" || reason == RejectedShape) {
 			reason = RejectedSignature
 		}
@@ -161,11 +161,11 @@ func paddingOf(blocks []byte) (padding, good int) {
 	return subtle.ConstantTimeSelect(good, int(n), 0), good
 }
 
-// isSignature compares with the signature that WeChat makes of rawData.
-func isSignature(signature, rawData, sessionKey string) bool {
-	sum := sha1.Sum([]byte(rawData + sessionKey))
-	want := hex.EncodeToString(sum[:])
-	return subtle.ConstantTimeCompare([]byte(signature), []byte(want)) == 1
+// isSHA1 reports whether a signature is the lower-case hex SHA-1 of a text, which is how WeChat
+// signs.
+func isSHA1(signature, text string) bool {
+	sum := sha1.Sum([]byte(text))
+	return subtle.ConstantTimeCompare([]byte(signature), []byte(hex.EncodeToString(sum[:]))) == 1
 }
 
 // check returns why plain is not an object for this mini program, user and time, or "".

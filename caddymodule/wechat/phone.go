@@ -21,15 +21,13 @@ const PhoneRejected Kind = "open_data_rejected"
 
 // phoneInfo is a phone number as the encrypted form gives it.
 type phoneInfo struct {
-	PhoneNumber     string         `json:"phoneNumber"`
-	PurePhoneNumber string         `json:"purePhoneNumber"`
-	CountryCode     string         `json:"countryCode"`
-	Watermark       phoneWatermark `json:"watermark"`
-}
-
-type phoneWatermark struct {
-	Timestamp int64  `json:"timestamp"`
-	AppID     string `json:"appid"`
+	PhoneNumber     string `json:"phoneNumber"`
+	PurePhoneNumber string `json:"purePhoneNumber"`
+	CountryCode     string `json:"countryCode"`
+	Watermark       struct {
+		Timestamp int64  `json:"timestamp"`
+		AppID     string `json:"appid"`
+	} `json:"watermark"`
 }
 
 // PhoneNumber exchanges the code of a getPhoneNumber button for the user's
@@ -84,29 +82,17 @@ func (a *API) phoneReply(ctx context.Context, appID string, body []byte) ([]byte
 
 // parsePhone reads the reply of getuserphonenumber.
 func parsePhone(body []byte, appID string, maxAge time.Duration, now time.Time) (json.RawMessage, *Error) {
-	reply, err := strictjson.ParseStrict(body)
-	if err != nil {
-		return nil, badReply("the reply is not a plain JSON object")
-	}
-	errcode, ok := parseErrcode(reply.Get("errcode"))
-	if !ok {
-		return nil, badReply("errcode is not an integer")
-	}
-	if errcode != errcodeOK {
-		e := errcodeError(errcode)
-		switch e.Kind {
+	reply, failure := openReply(body)
+	if failure != nil {
+		switch failure.Kind {
+		case BadReply:
 		case Busy, RateLimited:
-			e.Kind = Busy
+			failure.Kind = Busy
 		default:
-			e.Kind = PhoneRejected
+			failure.Kind = PhoneRejected
 		}
-		if text, ok := strictjson.String(reply.Get("errmsg")); ok {
-			e.Errmsg, e.RID = splitErrmsg(text)
-		}
-		return nil, e
+		return nil, failure
 	}
-	var info phoneInfo
-	var countryCode json.RawMessage
 	object, err := strictjson.ParseStrict(reply.Get("phone_info"))
 	if err != nil {
 		return nil, badReply("phone_info is missing or malformed")
@@ -115,18 +101,18 @@ func parsePhone(body []byte, appID string, maxAge time.Duration, now time.Time) 
 	if err != nil {
 		return nil, badReply("the watermark is missing or malformed")
 	}
+	var info phoneInfo
 	info.PhoneNumber, _ = strictjson.String(object.Get("phoneNumber"))
 	info.PurePhoneNumber, _ = strictjson.String(object.Get("purePhoneNumber"))
-	countryCode = object.Get("countryCode")
-	info.CountryCode, ok = strictjson.String(countryCode)
-	if !ok {
-		info.CountryCode = string(countryCode) // WeChat's samples have a number
+	var isText bool
+	if info.CountryCode, isText = strictjson.String(object.Get("countryCode")); !isText {
+		info.CountryCode = string(object.Get("countryCode")) // WeChat's samples have a number
 	}
 	info.Watermark.AppID, _ = strictjson.String(watermark.Get("appid"))
 	info.Watermark.Timestamp, err = strconv.ParseInt(string(watermark.Get("timestamp")), 10, 64)
 	age := now.Sub(time.Unix(info.Watermark.Timestamp, 0))
 	switch {
-	case !isPhone(info.PhoneNumber) || !isPhone(info.PurePhoneNumber) || !isCountryCode(info.CountryCode):
+	case !isDialed(info.PhoneNumber, 3, 20) || !isDialed(info.PurePhoneNumber, 3, 20) || !isDialed(info.CountryCode, 1, 6):
 		return nil, badReply("the phone number is missing or malformed")
 	case err != nil || info.Watermark.AppID != appID:
 		return nil, &Error{Kind: PhoneRejected, Reason: "the watermark is of another mini program", Sent: true}
@@ -140,10 +126,7 @@ func parsePhone(body []byte, appID string, maxAge time.Duration, now time.Time) 
 	return text, nil
 }
 
-func isPhone(s string) bool {
-	return len(s) >= 3 && len(s) <= 20 && strings.Trim(s, "+0123456789") == ""
-}
-
-func isCountryCode(s string) bool {
-	return len(s) >= 1 && len(s) <= 6 && strings.Trim(s, "+0123456789") == ""
+// isDialed reports whether s is of digits and +, and of a length from shortest to longest.
+func isDialed(s string, shortest, longest int) bool {
+	return len(s) >= shortest && len(s) <= longest && strings.Trim(s, "+0123456789") == ""
 }

@@ -4,15 +4,11 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/sha1"
-	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"slices"
 	"strconv"
@@ -176,12 +172,10 @@ func single(query url.Values, name string) (string, bool) {
 	return "", false
 }
 
-// fits reports whether signature is WeChat's over the parts: the lower-case hex
-// SHA-1 of the sorted parts.
+// fits reports whether signature is WeChat's over the parts, which it sorts.
 func fits(signature string, parts ...string) bool {
 	slices.Sort(parts)
-	sum := sha1.Sum([]byte(strings.Join(parts, "")))
-	return subtle.ConstantTimeCompare([]byte(signature), []byte(hex.EncodeToString(sum[:]))) == 1
+	return isSHA1(signature, strings.Join(parts, ""))
 }
 
 // encryptedMember returns the member Encrypt of a pushed object or document.
@@ -206,44 +200,23 @@ func encryptedMember(body []byte, isXML bool) (string, error) {
 // encryptedElement returns the text of the one element Encrypt right below the
 // root of an XML document.
 func encryptedElement(body []byte) (string, error) {
-	dec := xml.NewDecoder(bytes.NewReader(body))
-	var encrypted strings.Builder
-	depth, found, inside := 0, 0, false
-	for {
-		tok, err := dec.Token()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return "", PushMalformed
-		}
-		switch tok := tok.(type) {
-		case xml.Directive: // a DOCTYPE has no place here
-			return "", PushMalformed
-		case xml.StartElement:
-			depth++
-			if inside {
-				return "", PushMalformed
-			}
-			if inside = depth == 2 && tok.Name.Local == "Encrypt"; inside {
-				found++
-			}
-		case xml.EndElement:
-			depth--
-			inside = false
-		case xml.CharData:
-			if inside {
-				encrypted.Write(tok)
-			}
+	var document struct {
+		Encrypt []struct {
+			Text     string     `xml:",chardata"`
+			Elements []struct{} `xml:",any"`
 		}
 	}
-	switch found {
-	case 0:
+	if bytes.Contains(body, []byte("<!DOCTYPE")) || xml.Unmarshal(body, &document) != nil {
+		return "", PushMalformed
+	}
+	found := document.Encrypt
+	switch {
+	case len(found) == 0:
 		return "", PushPlain
-	case 1:
-		return strings.TrimSpace(encrypted.String()), nil
+	case len(found) > 1 || len(found[0].Elements) > 0:
+		return "", PushMalformed
 	}
-	return "", PushMalformed
+	return strings.TrimSpace(found[0].Text), nil
 }
 
 // pushBlock is the block size of the padding, which is not that of AES.

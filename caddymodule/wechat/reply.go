@@ -41,27 +41,15 @@ func (Code2Session) Format(f fmt.State, _ rune) {
 // not named here are ignored, as WeChat may add some.
 func parseReply(body []byte) (Code2Session, *Error) {
 	var none Code2Session
-	reply, err := strictjson.ParseStrict(body)
-	if err != nil {
-		return none, badReply("the reply is not a plain JSON object")
+	reply, failure := openReply(body)
+	if failure != nil {
+		return none, failure
 	}
 	for _, member := range reply {
 		// Some readers would take OpenID for openid. So it is no clean reply.
 		if folded := strictjson.Fold(member.Name); folded != member.Name && isReplyMember(folded) {
 			return none, badReply("a member's name is in the wrong case")
 		}
-	}
-	errcode, ok := parseErrcode(reply.Get("errcode"))
-	if !ok {
-		return none, badReply("errcode is not an integer")
-	}
-	if errcode != errcodeOK {
-		// Also if there is an openid: WeChat found something wrong.
-		e := errcodeError(errcode)
-		if errmsg, ok := strictjson.String(reply.Get("errmsg")); ok {
-			e.Errmsg, e.RID = splitErrmsg(errmsg)
-		}
-		return none, e
 	}
 	openID, ok := strictjson.String(reply.Get("openid"))
 	if !ok || !isID(openID) {
@@ -83,6 +71,27 @@ func parseReply(body []byte) (Code2Session, *Error) {
 		}
 	}
 	return Code2Session{OpenID: openID, UnionID: unionID, SessionKey: sessionKey}, nil
+}
+
+// openReply opens the JSON object of a reply. An errcode other than 0 is an Error, whatever else
+// there is: WeChat found something wrong.
+func openReply(body []byte) (strictjson.Object, *Error) {
+	reply, err := strictjson.ParseStrict(body)
+	if err != nil {
+		return nil, badReply("the reply is not a plain JSON object")
+	}
+	errcode, ok := parseErrcode(reply.Get("errcode"))
+	switch {
+	case !ok:
+		return nil, badReply("errcode is not an integer")
+	case errcode == errcodeOK:
+		return reply, nil
+	}
+	e := errcodeError(errcode)
+	if errmsg, ok := strictjson.String(reply.Get("errmsg")); ok {
+		e.Errmsg, e.RID = splitErrmsg(errmsg)
+	}
+	return nil, e
 }
 
 // isReplyMember reports whether a folded name is one that parseReply looks for.
@@ -116,18 +125,13 @@ func isNull(raw json.RawMessage) bool {
 	return bytes.Equal(raw, []byte("null"))
 }
 
-// isID reports whether s can be an openid or unionid: printable ASCII that is safe
-// as a single value of an HTTP header, where a comma would make it two.
-func isID(s string) bool {
-	if s == "" || len(s) > maxID {
-		return false
-	}
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' || s[i] == ',' {
-			return false
-		}
-	}
-	return true
+// isID reports whether s can be an openid or unionid: it must be safe as a single value of an
+// HTTP header, where a comma would make it two.
+func isID(s string) bool { return isWord(s, maxID) && !strings.Contains(s, ",") }
+
+// isWord reports whether s is of at most limit printable ASCII characters, and at least one.
+func isWord(s string, limit int) bool {
+	return s != "" && len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // isSessionKey reports whether s is the base64 of 16 bytes, written in the one way.

@@ -31,7 +31,7 @@ const (
 
 	maxTokenBackoff  = time.Minute
 	maxTokenLifetime = 2 * time.Hour
-	maxTokenSize     = 2048
+	maxTokenSize     = 2048 // WeChat asks for room for 512 characters
 
 	// WeChat allows 20 forced refreshes a day; after that it locks the API
 	// until someone clears it by hand.
@@ -319,7 +319,7 @@ func (t *Tokens) ask(ctx context.Context, p *tokenProgram, secret string, force 
 	if err != nil {
 		return "", 0, badReply("the request has no JSON")
 	}
-	reply, failure := roundTrip(ctx, t.transport, &http.Request{
+	reply, failure := ask(ctx, t.transport, &http.Request{
 		Method:        http.MethodPost,
 		URL:           &t.endpoint,
 		Header:        http.Header{"Accept": {"application/json"}, "User-Agent": {"wxgate"}, "Content-Type": {"application/json"}},
@@ -341,19 +341,15 @@ func (t *Tokens) ask(ctx context.Context, p *tokenProgram, secret string, force 
 
 // parseToken reads the reply of stable_token.
 func parseToken(body []byte) (value string, life time.Duration, failure *Error) {
-	reply, err := strictjson.ParseStrict(body)
-	if err != nil {
-		return "", 0, badReply("the reply is not a plain JSON object")
+	reply, failure := openReply(body)
+	if failure != nil {
+		if failure.Errcode == errcodeBadCredential {
+			failure.Reason = "the secret is invalid"
+		}
+		return "", 0, failure
 	}
-	errcode, ok := parseErrcode(reply.Get("errcode"))
-	if !ok {
-		return "", 0, badReply("errcode is not an integer")
-	}
-	if errcode != errcodeOK {
-		return "", 0, tokenError(errcode, reply.Get("errmsg"))
-	}
-	value, ok = strictjson.String(reply.Get("access_token"))
-	if !ok || !isToken(value) {
+	value, ok := strictjson.String(reply.Get("access_token"))
+	if !ok || !isWord(value, maxTokenSize) {
 		return "", 0, badReply("access_token is missing or malformed")
 	}
 	seconds, err := strconv.ParseInt(string(reply.Get("expires_in")), 10, 32)
@@ -362,30 +358,4 @@ func parseToken(body []byte) (value string, life time.Duration, failure *Error) 
 		return "", 0, badReply("expires_in is missing or out of range")
 	}
 	return value, life, nil
-}
-
-// tokenError is errcodeError for the errcodes that a request for a token gets.
-func tokenError(errcode int64, errmsg json.RawMessage) *Error {
-	e := errcodeError(errcode)
-	if errcode == errcodeBadCredential {
-		e.Reason = "the secret is invalid"
-	}
-	if text, ok := strictjson.String(errmsg); ok {
-		e.Errmsg, e.RID = splitErrmsg(text)
-	}
-	return e
-}
-
-// isToken reports whether s can be an access_token: WeChat asks for room for
-// 512 characters.
-func isToken(s string) bool {
-	if s == "" || len(s) > maxTokenSize {
-		return false
-	}
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
 }

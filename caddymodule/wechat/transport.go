@@ -48,7 +48,14 @@ func tlsConfig() *tls.Config {
 func newProxyTransport(cfg Config, proxy *url.URL) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	t := &http.Transport{
+	return &http.Transport{
+		Proxy: http.ProxyURL(proxy),
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode != http.StatusOK {
+				return proxyRefusal(resp.StatusCode)
+			}
+			return nil
+		},
 		DisableKeepAlives:      true,
 		Protocols:              protocols,
 		DialContext:            (&net.Dialer{Timeout: cfg.Timeout}).DialContext,
@@ -58,16 +65,6 @@ func newProxyTransport(cfg Config, proxy *url.URL) *http.Transport {
 		// Without it a small gzipped reply could become a large one.
 		DisableCompression: true,
 	}
-	if proxy != nil {
-		t.Proxy = http.ProxyURL(proxy)
-		t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-			if resp.StatusCode != http.StatusOK {
-				return proxyRefusal(resp.StatusCode)
-			}
-			return nil
-		}
-	}
-	return t
 }
 
 // A proxyRefusal is the HTTP status of a proxy that makes no tunnel, such as 407
@@ -76,19 +73,10 @@ type proxyRefusal int
 
 func (r proxyRefusal) Error() string { return fmt.Sprintf("the proxy's HTTP status is %d", int(r)) }
 
-// get sends one GET and returns the body of a reply of status 200. ctx bounds everything.
-func get(ctx context.Context, transport http.RoundTripper, u *url.URL) ([]byte, *Error) {
-	return roundTrip(ctx, transport, &http.Request{
-		Method: http.MethodGet,
-		URL:    u,
-		Header: http.Header{"Accept": {"application/json"}, "User-Agent": {"wxgate"}},
-	})
-}
-
-// roundTrip sends one request and returns the body of a reply of status 200.
-// ctx bounds everything. It uses the transport alone, because http.Client
-// follows redirects, adds a Referer and returns errors that quote the URL.
-func roundTrip(ctx context.Context, transport http.RoundTripper, req *http.Request) ([]byte, *Error) {
+// send sends one request and returns its reply, whose body is still to be read. It uses the
+// transport alone, because http.Client follows redirects, adds a Referer and returns errors
+// that quote the URL.
+func send(ctx context.Context, transport http.RoundTripper, req *http.Request) (*http.Response, *Error) {
 	var connected atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// From here on the request may be on its way. It is called when the
@@ -98,6 +86,15 @@ func roundTrip(ctx context.Context, transport http.RoundTripper, req *http.Reque
 	resp, err := transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return nil, networkError(err, connected.Load())
+	}
+	return resp, nil
+}
+
+// ask sends one request and returns the body of a reply of status 200. ctx bounds everything.
+func ask(ctx context.Context, transport http.RoundTripper, req *http.Request) ([]byte, *Error) {
+	resp, failure := send(ctx, transport, req)
+	if failure != nil {
+		return nil, failure
 	}
 	defer resp.Body.Close()
 	switch {
