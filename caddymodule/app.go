@@ -148,15 +148,9 @@ type SessionPolicy struct {
 	MaxPerUser *int `json:"max_per_user,omitempty"`
 }
 
-// Defaults of the contract.
 const (
-	defaultWeChatAPI       = "https://api.weixin.qq.com"
-	defaultExchangeTimeout = 5 * time.Second
-	defaultAPITimeout      = 30 * time.Second
-	defaultConcurrency     = 64
-	defaultIdleTimeout     = 72 * time.Hour
-	defaultLifetime        = 30 * 24 * time.Hour
-	defaultMaxPerUser      = 10
+	defaultAPITimeout = 30 * time.Second
+	defaultMaxPerUser = 10
 )
 
 var appIDPattern = regexp.MustCompile(`^wx[0-9a-f]{16}$`)
@@ -226,16 +220,16 @@ func (a *App) Provision(ctx caddy.Context) error {
 }
 
 func (a *App) setDefaults() {
-	a.WeChatAPI = cmp.Or(a.WeChatAPI, defaultWeChatAPI)
-	a.ExchangeTimeout = cmp.Or(a.ExchangeTimeout, caddy.Duration(defaultExchangeTimeout))
-	a.ExchangeConcurrency = cmp.Or(a.ExchangeConcurrency, defaultConcurrency)
-	a.APIConcurrency = cmp.Or(a.APIConcurrency, defaultConcurrency)
+	a.WeChatAPI = cmp.Or(a.WeChatAPI, wechat.DefaultBaseURL)
+	a.ExchangeTimeout = cmp.Or(a.ExchangeTimeout, caddy.Duration(wechat.DefaultTimeout))
+	a.ExchangeConcurrency = cmp.Or(a.ExchangeConcurrency, wechat.DefaultConcurrency)
+	a.APIConcurrency = cmp.Or(a.APIConcurrency, wechat.DefaultConcurrency)
 	a.APITimeout = cmp.Or(a.APITimeout, caddy.Duration(defaultAPITimeout))
 	a.LoginRate = cmp.Or(a.LoginRate, new(LoginRate))
 	a.LoginRate.setDefaults()
 	a.Session = cmp.Or(a.Session, new(SessionPolicy))
-	a.Session.IdleTimeout = cmp.Or(a.Session.IdleTimeout, caddy.Duration(defaultIdleTimeout))
-	a.Session.Lifetime = cmp.Or(a.Session.Lifetime, caddy.Duration(defaultLifetime))
+	a.Session.IdleTimeout = cmp.Or(a.Session.IdleTimeout, caddy.Duration(session.DefaultIdleTimeout))
+	a.Session.Lifetime = cmp.Or(a.Session.Lifetime, caddy.Duration(session.DefaultLifetime))
 	a.Session.MaxPerUser = cmp.Or(a.Session.MaxPerUser, new(defaultMaxPerUser))
 }
 
@@ -257,7 +251,7 @@ func (a *App) check() error {
 	}
 	for i, pay := range a.VirtualPay {
 		switch {
-		case !a.Declares(pay.AppID):
+		case !a.declares(pay.AppID):
 			return fmt.Errorf("virtual_pay: %s is not declared by a `miniprogram` line", pay.AppID)
 		case slices.ContainsFunc(a.VirtualPay[:i], func(other VirtualPay) bool { return other.AppID == pay.AppID }):
 			return fmt.Errorf("virtual_pay: %s is named twice", pay.AppID)
@@ -360,9 +354,28 @@ func (a *App) Cleanup() error {
 	return a.closeStore()
 }
 
-// Declares reports whether a mini program is one of the App's.
-func (a *App) Declares(appID string) bool {
+// declares reports whether a mini program is one of the App's.
+func (a *App) declares(appID string) bool {
 	return slices.ContainsFunc(a.MiniPrograms, func(mp MiniProgram) bool { return mp.AppID == appID })
+}
+
+// Served returns the mini programs of a site: those that its option names, which must be the
+// App's, or all of them if it names none.
+func (a *App) Served(named []string) ([]string, error) {
+	if len(named) == 0 {
+		return a.appIDs(), nil
+	}
+	for i, appID := range named {
+		switch err := checkAppID(appID); {
+		case err != nil:
+			return nil, err
+		case slices.Contains(named[:i], appID):
+			return nil, fmt.Errorf("%s is named twice", appID)
+		case !a.declares(appID):
+			return nil, fmt.Errorf("%s is not declared by a `miniprogram` line of the global options", appID)
+		}
+	}
+	return named, nil
 }
 
 // Interface guards

@@ -202,14 +202,18 @@ func writeAnswer(w http.ResponseWriter, a answer) error {
 	}{a.name, a.message, a.errcode})
 }
 
-// writeJSON answers with a body that no cache may keep.
 func writeJSON(w http.ResponseWriter, status int, body any) error {
+	return WriteJSON(w, status, "application/json", body)
+}
+
+// WriteJSON answers with JSON that no cache may keep.
+func WriteJSON(w http.ResponseWriter, status int, contentType string, body any) error {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encoding answer: %w", err)
 	}
 	header := w.Header()
-	header.Set("Content-Type", "application/json")
+	header.Set("Content-Type", contentType)
 	header.Set("Cache-Control", "no-store")
 	header.Set("Content-Length", strconv.Itoa(len(encoded)))
 	w.WriteHeader(status)

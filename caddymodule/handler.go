@@ -157,9 +157,6 @@ func (h *Handler) setDefaults() {
 	if len(h.Inject) == 0 {
 		h.Inject = []identity.Inject{{Field: identity.FieldOpenID, Header: defaultHeader}}
 	}
-	if h.apps = h.MiniPrograms; len(h.apps) == 0 {
-		h.apps = h.app.appIDs()
-	}
 	if h.OpenData != nil {
 		h.OpenData.setDefaults()
 	}
@@ -210,16 +207,9 @@ func (h *Handler) check() error {
 		}
 		taken[p.path] = p.option
 	}
-	for i, appID := range h.MiniPrograms {
-		if err := checkAppID(appID); err != nil {
-			return fmt.Errorf("miniprograms: %w", err)
-		}
-		if slices.Contains(h.MiniPrograms[:i], appID) {
-			return fmt.Errorf("miniprograms: %s is named twice", appID)
-		}
-		if !h.app.Declares(appID) {
-			return fmt.Errorf("miniprograms: %s is not declared by a `miniprogram` line of the global options", appID)
-		}
+	var err error
+	if h.apps, err = h.app.Served(h.MiniPrograms); err != nil {
+		return fmt.Errorf("miniprograms: %w", err)
 	}
 	if h.OpenData != nil {
 		if err := h.OpenData.check(); err != nil {

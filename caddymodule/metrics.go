@@ -70,7 +70,6 @@ type metrics struct {
 	apiCalls, openData, tokenFetches *prometheus.CounterVec
 	apiDuration                      *prometheus.HistogramVec
 	apiInFlight                      prometheus.Gauge
-	tokens                           *tokenEnds
 
 	// The series of the hot path, looked up once.
 	allowed, public, missing, invalid, unavailable prometheus.Counter
@@ -108,11 +107,10 @@ func newMetrics() *metrics {
 	m.openData = counters("wxgate_open_data_total", "Phone numbers by code, by mini program and result.", "appid", "form", "result")
 	m.tokenFetches = counters("wxgate_access_token_fetches_total", "Requests for an access_token by mini program, mode and result.", "appid", "mode", "result")
 
-	m.tokens = &tokenEnds{ends: make(map[string]time.Time)}
 	m.all = append(m.all, newBuildInfo(),
 		scraped{prometheus.NewDesc("wxgate_sessions", "Live sessions, estimated.", nil, nil), new(sessionCount).collect},
 		scraped{prometheus.NewDesc("wxgate_store_free_bytes", "Free space on the disk of the session store.", nil, nil), collectFreeSpace},
-		scraped{prometheus.NewDesc("wxgate_access_token_expires_seconds", "Seconds until the access_token ends; 0 or less if there is none.", []string{"appid"}, nil), m.tokens.collect})
+		scraped{prometheus.NewDesc("wxgate_access_token_expires_seconds", "Seconds until the access_token ends; 0 or less if there is none.", []string{"appid"}, nil), collectTokenEnds})
 
 	for _, reason := range []string{reasonLogout, reasonCap, reasonAdmin, reasonAll} {
 		m.revocations.WithLabelValues(reason)
@@ -158,7 +156,6 @@ func (m *metrics) declare(appID string) {
 	}
 	m.apiDuration.WithLabelValues(appID)
 	m.openData.WithLabelValues(appID, "phone", resultOK)
-	m.tokens.set(appID, time.Time{})
 	for _, mode := range wechat.TokenModes {
 		m.tokenFetches.WithLabelValues(appID, string(mode), resultOK)
 	}
@@ -173,16 +170,6 @@ func (m *metrics) storeCall(op string, took time.Duration, err error) {
 
 func (m *metrics) revoked(reason string, n int) {
 	m.revocations.WithLabelValues(reason).Add(float64(n))
-}
-
-func (m *metrics) tokenFetched(f wechat.TokenFetch) {
-	result := resultOK
-	if f.Err == nil {
-		m.tokens.set(f.AppID, time.Now().Add(f.Lifetime))
-	} else {
-		result = string(f.Err.Kind)
-	}
-	m.tokenFetches.WithLabelValues(f.AppID, string(f.Mode), result).Inc()
 }
 
 // MeasureAPICall begins to measure a call of WeChat's server API. The function
@@ -291,29 +278,11 @@ func collectFreeSpace(set func(float64, ...string)) {
 	}
 }
 
-// tokenEnds is wxgate_access_token_expires_seconds.
-type tokenEnds struct {
-	mu   sync.Mutex
-	ends map[string]time.Time // by appid
-}
-
-// set notes a token's end. The zero time declares the series, and changes no other.
-func (e *tokenEnds) set(appID string, end time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if _, known := e.ends[appID]; !known || !end.IsZero() {
-		e.ends[appID] = end
-	}
-}
-
-func (e *tokenEnds) collect(set func(float64, ...string)) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for appID, end := range e.ends {
-		left := 0.0
-		if !end.IsZero() {
-			left = time.Until(end).Seconds()
+// collectTokenEnds is wxgate_access_token_expires_seconds.
+func collectTokenEnds(set func(float64, ...string)) {
+	if app, err := runningApp(); err == nil {
+		for appID, left := range app.api.Tokens().Left() {
+			set(left.Seconds(), appID)
 		}
-		set(left, appID)
 	}
 }

@@ -81,7 +81,7 @@ func (p *Push) check() error {
 
 // provision resolves the secrets.
 func (p *Push) provision(a *App) error {
-	if !a.Declares(p.AppID) {
+	if !a.declares(p.AppID) {
 		return fmt.Errorf("push %s: %s is not declared by a `miniprogram` line of the global options", p.Path, p.AppID)
 	}
 	token, err := a.ResolveSecret("the token of push "+p.Path, p.Token)

@@ -17,11 +17,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/files"
+	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
-
-// encryptionKeySize is the length of an encryption key in bytes.
-const encryptionKeySize = 32
 
 var placeholderPattern = regexp.MustCompile(`\{[^{}]+\}`)
 
@@ -179,8 +177,8 @@ func (a *App) resolveKeys() error {
 
 func decodeKey(text string) ([]byte, error) {
 	key, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil || len(key) != encryptionKeySize {
-		return nil, fmt.Errorf("it must be the base64 text of %d bytes; make one with `openssl rand -base64 32`", encryptionKeySize)
+	if err != nil || len(key) != session.KeySize {
+		return nil, fmt.Errorf("it must be the base64 text of %d bytes; make one with `openssl rand -base64 32`", session.KeySize)
 	}
 	return key, nil
 }
@@ -214,7 +212,7 @@ func (a *App) readOrMakeKeyFile(path string, fresh bool) ([]byte, error) {
 
 // makeKeyFile writes a new key.
 func makeKeyFile(path string) ([]byte, error) {
-	key := make([]byte, encryptionKeySize)
+	key := make([]byte, session.KeySize)
 	rand.Read(key)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("making the directory of the encryption key file: %w", err)

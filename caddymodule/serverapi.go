@@ -54,7 +54,11 @@ func (a *App) provisionAPI(cfg wechat.Config) (err error) {
 
 // tokenFetched counts and logs what became of a request for an access_token.
 func (a *App) tokenFetched(f wechat.TokenFetch) {
-	a.metrics.tokenFetched(f)
+	result := resultOK
+	if f.Err != nil {
+		result = string(f.Err.Kind)
+	}
+	a.metrics.tokenFetches.WithLabelValues(f.AppID, string(f.Mode), result).Inc()
 	appID := zap.String("appid", f.AppID)
 	switch {
 	case f.Err != nil && !f.Repeated:

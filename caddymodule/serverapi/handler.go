@@ -97,19 +97,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 }
 
 func (h *Handler) provisionOptions() (err error) {
-	h.apps = h.MiniPrograms
-	if len(h.apps) == 0 {
-		for _, mp := range h.app.MiniPrograms {
-			h.apps = append(h.apps, mp.AppID)
-		}
-	}
-	for i, appID := range h.apps {
-		if slices.Contains(h.apps[:i], appID) {
-			return fmt.Errorf("miniprograms: %s is named twice", appID)
-		}
-		if !h.app.Declares(appID) {
-			return fmt.Errorf("miniprograms: %s is not declared by a `miniprogram` line of the global options", appID)
-		}
+	if h.apps, err = h.app.Served(h.MiniPrograms); err != nil {
+		return fmt.Errorf("miniprograms: %w", err)
 	}
 	if h.allow, err = allowList(h.Allow); err != nil {
 		return fmt.Errorf("allow: %w", err)

@@ -2,7 +2,6 @@ package serverapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"math"
 	"net/http"
@@ -67,7 +66,7 @@ func toRefusal(err error) *refusal {
 	}
 	switch {
 	case errors.Is(err, session.ErrNoSessionKey):
-		return refuse(codeNoSessionKey, "no_session_key", noSessionKeyText)
+		return refuse(codeNoSessionKey, "no_session_key", "there is no session_key of this user: let the mini program log in again")
 	case errors.Is(err, context.Canceled):
 		return &refusal{status: clientClosedStatus, errcode: codeBadRequest, name: "canceled", text: "the caller is gone"}
 	}
@@ -114,19 +113,7 @@ func (r *refusal) write(w http.ResponseWriter) error {
 	}{r.errcode, "wxgate: " + r.text, r.name})
 }
 
-// writeJSON answers with JSON that no cache may keep.
+// writeJSON answers with JSON as WeChat labels it.
 func writeJSON(w http.ResponseWriter, status int, body any) error {
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	header := w.Header()
-	header.Set("Content-Type", "application/json; encoding=utf-8")
-	header.Set("Cache-Control", "no-store")
-	header.Set("Content-Length", strconv.Itoa(len(encoded)))
-	w.WriteHeader(status)
-	_, _ = w.Write(encoded) // a caller that is gone needs no answer
-	return nil
+	return caddymodule.WriteJSON(w, status, "application/json; encoding=utf-8", body)
 }
-
-const noSessionKeyText = "there is no session_key of this user: let the mini program log in again"

@@ -59,10 +59,9 @@ var TokenModes = []TokenMode{TokenNormal, TokenRefused, TokenForced}
 
 // A TokenFetch is the outcome of one request for an access_token. It holds no token.
 type TokenFetch struct {
-	AppID    string
-	Mode     TokenMode
-	Lifetime time.Duration // of the token
-	Err      *Error        // nil if there is a token
+	AppID string
+	Mode  TokenMode
+	Err   *Error // nil if there is a token
 
 	// Repeated is true if the request before failed in the same way.
 	Repeated bool
@@ -178,6 +177,20 @@ func (t *Tokens) get(ctx context.Context, appID string) (string, *Error) {
 	}
 }
 
+// Left returns how long the access_token of each mini program is still good; 0
+// or less if there is none.
+func (t *Tokens) Left() map[string]time.Duration {
+	left := make(map[string]time.Duration, len(t.programs))
+	for appID, p := range t.programs {
+		p.mu.Lock()
+		if left[appID] = 0; p.value != "" {
+			left[appID] = time.Until(p.hard)
+		}
+		p.mu.Unlock()
+	}
+	return left
+}
+
 // Try asks for a mini program's access_token once, keeps nothing, and returns
 // why WeChat gives none, as an *Error, or nil.
 func (t *Tokens) Try(ctx context.Context, appID string) error {
@@ -273,7 +286,7 @@ func (t *Tokens) fetch(p *tokenProgram, mode TokenMode) string {
 	defer cancel()
 	start := time.Now()
 	value, life, err := t.askBoth(ctx, p, mode == TokenForced)
-	fetched := TokenFetch{AppID: p.AppID, Mode: mode, Lifetime: life, Err: err}
+	fetched := TokenFetch{AppID: p.AppID, Mode: mode, Err: err}
 
 	p.mu.Lock()
 	if err != nil {

@@ -45,8 +45,8 @@ func keySet(t *testing.T, keys ...*assertion.Key) *jose.JSONWebKeySet {
 	return &set
 }
 
-// TestVerifiedElsewhere lets go-jose judge what is signed here.
-func TestVerifiedElsewhere(t *testing.T) {
+// TestSignAndVerify verifies a JWT with the key set, as an application does.
+func TestSignAndVerify(t *testing.T) {
 	key, next := newKey(t, 1), newKey(t, 2)
 	token, err := jwt.ParseSigned(sign(t, key), []jose.SignatureAlgorithm{jose.ES256})
 	require.NoError(t, err)
