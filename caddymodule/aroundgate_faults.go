@@ -88,7 +88,7 @@ func (w *walk) findStrayPaths() {
 	for _, use := range w.gates {
 		for _, path := range use.keepsOut {
 			if !w.anotherServes(use, path) {
-				w.faults.Fault(use.site, "the matchers in front of its gate keep out "+path+", so a login would go around the gate",
+				w.faults.Fault(use.site, "the matchers in front of its gate keep out "+path+", so the gate never receives it",
 					"write `public <path>...` inside wxgate instead of the matcher, or give it `login` and `logout` paths that the matchers let in")
 			}
 		}

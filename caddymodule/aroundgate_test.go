@@ -337,7 +337,7 @@ func TestNothingGoesAroundTheGate(t *testing.T) {
 		"login kept out": {`http://a.test {
 			wxgate /api/*
 			reverse_proxy /api/* 127.0.0.1:3000
-		}`, "site a.test: the matchers in front of its gate keep out /login, so a login would go around the gate; write `public <path>...` inside wxgate instead of the matcher, or give it `login` and `logout` paths that the matchers let in"},
+		}`, "site a.test: the matchers in front of its gate keep out /login, so the gate never receives it; write `public <path>...` inside wxgate instead of the matcher, or give it `login` and `logout` paths that the matchers let in"},
 		"login kept out by a method": {`http://a.test {
 			@get method GET
 			handle @get {

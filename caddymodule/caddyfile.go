@@ -77,7 +77,7 @@ func parseMiniProgram(d *caddyfile.Dispenser) (MiniProgram, error) {
 	args := d.RemainingArgs()
 	switch {
 	case len(args) < 2:
-		return MiniProgram{}, d.Errf("miniprogram takes <appid> <secret> [<old secret>], not %d arguments; a {$NAME} that is not set is none", len(args))
+		return MiniProgram{}, d.Errf("miniprogram takes <appid> <secret> [<old secret>], not %d arguments; if the line has a {$NAME}, set that variable", len(args))
 	case len(args) > 3:
 		return MiniProgram{}, d.Errf("miniprogram takes <appid> <secret> [<old secret>], not %d arguments", len(args))
 	}
@@ -97,7 +97,7 @@ func parseMiniProgram(d *caddyfile.Dispenser) (MiniProgram, error) {
 func parseVirtualPay(d *caddyfile.Dispenser) (pay VirtualPay, err error) {
 	args := d.RemainingArgs()
 	if len(args) < 2 || len(args) > 3 || slices.Contains(args, "") {
-		return pay, d.Err("virtual_pay takes <appid> <app key> [<sandbox app key>]; a {$NAME} that is not set is none")
+		return pay, d.Err("virtual_pay takes <appid> <app key> [<sandbox app key>]; if the line has a {$NAME}, set that variable")
 	}
 	if err := checkAppID(args[0]); err != nil {
 		return pay, d.WrapErr(err)

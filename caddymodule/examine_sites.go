@@ -44,7 +44,9 @@ func (a *App) ExamineSites(ctx context.Context, running *adminapi.Stats) Finding
 			continue
 		}
 		examined[use.site] = true
-		f.OK(use.site, "configuration is valid; Caddy passes the required headers")
+		if !slices.ContainsFunc(w.faults, func(fault Finding) bool { return fault.Subject == use.site }) {
+			f.OK(use.site, "configuration is valid; Caddy passes the required headers")
+		}
 		for _, proxy := range w.proxies {
 			if at := use.site + proxy.address; proxy.site == use.site && !examined[at] {
 				examined[at] = true

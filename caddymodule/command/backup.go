@@ -51,7 +51,7 @@ func runBackup(cmd *cobra.Command, _ []string) error {
 	}
 	if output == "-" {
 		if f, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-			return usageError{errors.New("a backup is no text for a terminal: send stdout elsewhere")}
+			return usageError{errors.New("a backup is not written to a terminal: redirect stdout to a file")}
 		}
 		_, err := receiveBackup(cmd.Context(), client, cmd.OutOrStdout())
 		return err
@@ -101,7 +101,7 @@ func receiveBackup(ctx context.Context, client *adminapi.Client, w io.Writer) (s
 	case errors.As(err, new(*fs.PathError)): // of a file, which the network is not
 		return size, fmt.Errorf("writing the backup: %w", err)
 	case err != nil:
-		return size, fmt.Errorf("receiving the backup: %w; the gateway's log may say more", err)
+		return size, fmt.Errorf("receiving the backup: %w; see the gateway's log", err)
 	}
 	return size, nil
 }

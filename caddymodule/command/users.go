@@ -185,7 +185,7 @@ func printRevoked(cmd *cobra.Command, result any, what string) error {
 
 func revokeAll(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("session") {
-		return usageError{errors.New("--all and --session exclude each other")}
+		return usageError{errors.New("--all and --session cannot be used together")}
 	}
 	client, err := newClient(cmd)
 	if err != nil {

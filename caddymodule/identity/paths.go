@@ -24,7 +24,7 @@ func CheckPattern(pattern string) error {
 		return fmt.Errorf("%q is not a path pattern: it begins with / or *", pattern)
 	}
 	if strings.ContainsAny(pattern, "?#%") {
-		return fmt.Errorf("%q is not a path pattern: ?, # and %% have no place in it", pattern)
+		return fmt.Errorf("%q is not a path pattern: it must not contain ?, # or %%", pattern)
 	}
 	if _, err := path.Match(pattern, "/"); err != nil {
 		return fmt.Errorf("%q is not a path pattern: %w", pattern, err)

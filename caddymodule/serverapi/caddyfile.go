@@ -45,7 +45,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 		"key": func(args []string) error {
 			if len(args) == 1 {
-				return errors.New("key takes <name> <secret>...; a {$NAME} that is not set is none")
+				return errors.New("key takes <name> <secret>...; if the line has a {$NAME}, set that variable")
 			}
 			h.Keys = append(h.Keys, Key{Name: args[0], Secrets: args[1:]})
 			return checkKeyName(args[0])

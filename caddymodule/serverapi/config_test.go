@@ -52,7 +52,7 @@ func validate(t *testing.T, config []byte) error {
 var way = regexp.MustCompile(`^.*provision (?:wxgate|http\.handlers\.wxgate(?:_api)?): |^parsing caddyfile tokens for 'wxgate(?:_api)?': `)
 
 func TestBadCaddyfiles(t *testing.T) {
-	const open = ", where everybody reaches it: add \"bind 127.0.0.1\" to the site, or give the callers a key: key <name> {env.WXGATE_API_KEY}"
+	const open = ", which other machines can reach: add \"bind 127.0.0.1\" to the site, or give the callers a key: key <name> {env.WXGATE_API_KEY}"
 	for name, tc := range map[string]struct{ caddyfile, want string }{
 		"an argument":                     {whole("", "http://127.0.0.1:9001 {\n\tbind 127.0.0.1\n\twxgate_api /x y\n}"), "wrong argument count or unexpected line ending after 'y', at Caddyfile:10"},
 		"an unknown option":               {whole("", local("login /login")), `unrecognized option "login", at Caddyfile:11`},
@@ -78,8 +78,8 @@ func TestBadCaddyfiles(t *testing.T) {
 		"allow the path of signatures":      {whole("", local("allow /wxgate/sign")), "/wxgate/sign is answered by wxgate_api itself, at Caddyfile:11"},
 		"clients without one":               {whole("", local("clients")), "clients takes at least one argument, at Caddyfile:11"},
 		"clients that are no range":         {whole("", local("clients 10.0.0.0/33")), `"10.0.0.0/33" is not a range of addresses such as 10.0.0.0/8, at Caddyfile:11`},
-		"clients everyone":                  {whole("", local("clients ::/0")), "::/0 is everyone; give the callers a key instead: key <name> {env.WXGATE_API_KEY}, at Caddyfile:11"},
-		"a key without a secret":            {whole("", local("key app {$NOT_SET}")), "key takes <name> <secret>...; a {$NAME} that is not set is none, at Caddyfile:11"},
+		"clients everyone":                  {whole("", local("clients ::/0")), "::/0 is every address; give the callers a key instead: key <name> {env.WXGATE_API_KEY}, at Caddyfile:11"},
+		"a key without a secret":            {whole("", local("key app {$NOT_SET}")), "key takes <name> <secret>...; if the line has a {$NAME}, set that variable, at Caddyfile:11"},
 		"a key's name":                      {whole("", local("key my,app {env.API_KEY}")), `"my,app" is not a key's name: it is of letters, digits, - and _, at Caddyfile:11`},
 		"a key twice":                       {whole("", local("key app {env.API_KEY}\n\t\tkey app {env.API_KEY}")), "wxgate_api: key: app is given twice"},
 		"a short key":                       {whole("", local("key app {env.SHORT}")), "wxgate_api: key: app: it is shorter than 16 characters; make one with `openssl rand -hex 32`"},
@@ -90,7 +90,7 @@ func TestBadCaddyfiles(t *testing.T) {
 		"max_body a word":                   {whole("", local("max_body much")), `"much" is not a size such as 16MiB, at Caddyfile:11`},
 		"api_concurrency":                   {whole("api_concurrency 0", local("")), `api_concurrency: "0" is not a number of 1 or more, at Caddyfile:5`},
 		"api_timeout":                       {whole("api_timeout soon", local("")), `api_timeout: "soon" is not a duration of 1ms or more, such as 500ms, 72h or 30d, at Caddyfile:5`},
-		"virtual_pay without a key":         {whole("virtual_pay "+appID, local("")), "virtual_pay takes <appid> <app key> [<sandbox app key>]; a {$NAME} that is not set is none, at Caddyfile:5"},
+		"virtual_pay without a key":         {whole("virtual_pay "+appID, local("")), "virtual_pay takes <appid> <app key> [<sandbox app key>]; if the line has a {$NAME}, set that variable, at Caddyfile:5"},
 		"virtual_pay undeclared":            {whole("virtual_pay wx0000000000000009 {env.API_KEY}", local("")), "virtual_pay: wx0000000000000009 is not declared by a `miniprogram` line"},
 		"virtual_pay twice":                 {whole("virtual_pay "+appID+" {env.API_KEY}\n\t\tvirtual_pay "+appID+" {env.API_KEY}", local("")), "virtual_pay: " + appID + " is named twice"},
 		"virtual_pay not set":               {whole("virtual_pay "+appID+" {env.NOT_SET}", local("")), "virtual_pay " + appID + ": {env.NOT_SET} is not set, empty or not readable"},
@@ -153,7 +153,7 @@ func TestJSONIsEqualInPower(t *testing.T) {
 		app, handler members
 		want         string
 	}{
-		"open":            {":9001", nil, nil, "wxgate_api listens on :9001, where everybody reaches it"},
+		"open":            {":9001", nil, nil, "wxgate_api listens on :9001, which other machines can reach"},
 		"allow":           {"127.0.0.1:9001", nil, members{"allow": []string{"/sns/jscode2session"}}, "wxgate_api: allow: /sns/jscode2session is never allowed"},
 		"clients":         {"127.0.0.1:9001", nil, members{"clients": []string{"x"}}, `wxgate_api: clients: "x" is not a range`},
 		"key":             {"127.0.0.1:9001", nil, members{"key": []any{members{"name": "app"}}}, "wxgate_api: key: app has no secret"},

@@ -272,7 +272,7 @@ func parseAddress(text, defaultPort string) (e endpoint, err error) {
 func hostPort(u *url.URL, defaultPort string) (string, error) {
 	host, port := u.Hostname(), cmp.Or(u.Port(), defaultPort)
 	if host == "" || strings.ContainsAny(host, "[] \t\r\n") {
-		return "", errors.New("the host is missing or not one")
+		return "", errors.New("the host is missing or malformed")
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strings.HasSuffix(u.Host, ":") {
 		return "", errors.New("the port is not a number from 1 to 65535")

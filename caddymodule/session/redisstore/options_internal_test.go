@@ -98,7 +98,7 @@ var refusals = []string{
 	"a unix:// URL needs an absolute path and takes no query but db: unix:///run/redis.sock?db=1",
 	"the scheme must be redis, rediss or unix",
 	"the database is not a number",
-	"the host is missing or not one",
+	"the host is missing or malformed",
 	"the port is not a number from 1 to 65535",
 }
 
