@@ -86,7 +86,7 @@ func (s *Store) fail(err error) error {
 
 // dataKey returns a key of the contract as Badger has it. The prefix keeps it
 // apart from the store's own record and from Badger's.
-func dataKey(key string) []byte { return append([]byte{'k'}, key...) }
+func dataKey(key string) []byte { return slices.Concat([]byte{'k'}, []byte(key)) }
 
 // Get implements session.Store.
 func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
