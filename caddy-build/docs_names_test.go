@@ -91,7 +91,7 @@ func TestEveryNameIsExplained(t *testing.T) {
 	for kind, pattern := range map[string]string{
 		"Caddyfile option": optionWord.String(),
 		"error":            `(?:\bname: +|\bKind = )"([a-z_]+)"`,
-		"errcode":          `(?m)^\s+errcode\w+ += (-?[1-9]\d*)`,
+		"errcode":          `(?m)^\s+(?:errcode\w+ += )?(-?[1-9]\d*)(?: *//|:\s+\{Kind|$)`,
 		"metric":           `"(wxgate_[a-z_]+)"`,
 	} {
 		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(code, -1) {
