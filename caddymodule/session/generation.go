@@ -37,13 +37,22 @@ func (m *Manager) startMeta(ctx context.Context) error {
 	return nil
 }
 
-// currentMeta returns the store's meta record, or nil if the store has none:
-// the one that is known, unless it may have changed since it was read.
-func (m *Manager) currentMeta(ctx context.Context, c *cache, from reader, now int64) (*knownMeta, error) {
+// freshMeta returns the store's meta record as it is known, or nil if it may
+// have changed since it was read.
+func (m *Manager) freshMeta(c *cache, now int64) *knownMeta {
 	known := m.meta.Load()
 	if c != nil && known != nil && known.epoch == c.epoch.Load() && c.fresh(known.read, now) {
+		return known
+	}
+	return nil
+}
+
+// currentMeta returns the store's meta record, or nil if the store has none.
+func (m *Manager) currentMeta(ctx context.Context, c *cache, from reader, now int64) (*knownMeta, error) {
+	if known := m.freshMeta(c, now); known != nil {
 		return known, nil
 	}
+	known := m.meta.Load()
 	found := &knownMeta{read: now}
 	if c != nil {
 		found.epoch = c.epoch.Load()

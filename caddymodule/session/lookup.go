@@ -122,7 +122,11 @@ func (m *Manager) read(ctx context.Context, c *cache, h hash, stale *Session, no
 	switch {
 	case stale != nil:
 		at.user = c.version(stale.user).Load()
-		from, err = m.calls.readAhead(ctx, sessionKey(h), userKey(stale.user), metaKey)
+		keys := []string{sessionKey(h), userKey(stale.user)}
+		if m.freshMeta(c, now) == nil {
+			keys = append(keys, metaKey)
+		}
+		from, err = m.calls.readAhead(ctx, keys...)
 	case c == nil:
 		from, err = m.calls.readAhead(ctx, sessionKey(h), metaKey)
 	}

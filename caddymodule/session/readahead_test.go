@@ -14,9 +14,11 @@ import (
 type hooked struct {
 	watched
 	after func()
+	asked []string
 }
 
 func (h *hooked) GetMany(ctx context.Context, keys ...string) (values [][]byte, err error) {
+	h.asked = append(h.asked, keys...)
 	for _, key := range keys {
 		value, err := h.Store.Get(ctx, key)
 		if err != nil && !errors.Is(err, session.ErrNotFound) {
@@ -52,4 +54,30 @@ func TestRevokeAllDuringAReadAhead(t *testing.T) {
 	require.NoError(t, err)
 	_, err = f.Lookup(t.Context(), created.Token)
 	require.NoError(t, err)
+}
+
+// The store's own record is the same for all sessions: it is read again when it
+// may have changed, and not with each of them.
+func TestReadAheadOfTheMetaRecord(t *testing.T) {
+	store := openStore(t)
+	h := &hooked{watched: watched{between(store)}}
+	f := manage(t, h)
+	token := f.login("oAlice")
+	f.lives(token, "oAlice")
+	asked := func(change func()) (keys []string) {
+		change()
+		h.asked = nil
+		f.lives(token, "oAlice")
+		return h.asked
+	}
+	for key := range dump(t, store, "session:") {
+		v, err := store.Get(t.Context(), key)
+		require.NoError(t, err)
+		keys := asked(func() { require.NoError(t, store.Put(t.Context(), key, v, 0)) })
+		require.Len(t, keys, 2)
+		require.NotContains(t, keys, "meta")
+	}
+	keys := asked(func() { require.NoError(t, f.RevokeAll(t.Context(), "wxffffffffffffffff")) })
+	require.Len(t, keys, 3)
+	require.Contains(t, keys, "meta")
 }
