@@ -43,7 +43,7 @@ two together give the users' openids and session_keys, but no token.`,
 func runBackup(cmd *cobra.Command, _ []string) error {
 	output, _ := cmd.Flags().GetString("output")
 	if output == "" {
-		return usageError{errors.New("say where to write the backup: -o <file>")}
+		return usageError{errors.New("-o is missing: the file to write the backup to")}
 	}
 	client, err := newClient(cmd)
 	if err != nil {
@@ -141,7 +141,7 @@ Caddy's data directory. Run the command as the gateway's user:
 	$ systemctl start wxgate
 
 The gateway needs the encryption key that it had when the backup was made. Sessions
-that were revoked after the backup are alive again.`,
+that were revoked after the backup are valid again.`,
 		Args: arguments(1),
 		RunE: run(runRestore),
 	}
@@ -152,7 +152,7 @@ that were revoked after the backup are alive again.`,
 func runRestore(cmd *cobra.Command, args []string) error {
 	dir, _ := cmd.Flags().GetString("dir")
 	if dir == "" {
-		return usageError{errors.New("say which directory to make: --dir <directory>")}
+		return usageError{errors.New("--dir is missing: the directory to restore into")}
 	}
 	n, err := restoreFile(cmd.Context(), args[0], dir)
 	if err != nil {

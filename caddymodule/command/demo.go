@@ -27,8 +27,8 @@ func demoCommand() *cobra.Command {
 		Short: "Runs gateway, sandbox WeChat and an echo upstream on loopback",
 		Long: `
 Runs the gateway with a sandbox that plays WeChat and an upstream that echoes each
-request, all in this process and on loopback, and prints the curl lines
-to try. Sessions are kept in a temporary directory, or in the one that is given.
+request, all in this process and on loopback, and prints the curl lines to try.
+Sessions are kept in a temporary directory, or in that of --dir.
 
 It is a sandbox: every client that reaches it can log in as anyone.`,
 		Args: arguments(0),

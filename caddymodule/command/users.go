@@ -135,9 +135,9 @@ Revokes all sessions of a user, or the one with the id of --session. With --all 
 no openid it revokes the sessions of all users, or of all users of the mini program
 of --appid, in one write.
 
-When the command returns, the sessions have ended on every node and stay ended,
-whatever the gateway or its store survives. A user can log in again at once: to keep
-a user out, block the user in the application.`,
+When the command returns, the sessions have ended, and a crash does not bring them
+back. Other nodes on the same Redis follow within milliseconds, at most 10 seconds. A
+user can log in again at once: to keep a user out, block the user in the application.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if all, _ := cmd.Flags().GetBool("all"); all {
 				return arguments(0)(cmd, args)
