@@ -116,7 +116,7 @@ func TestDevRefusesWhatOthersReach(t *testing.T) {
 		want string
 	}{
 		"no application":          {nil, "--upstream 127.0.0.1:3000"},
-		"a URL":                   {[]string{"--upstream", "http://127.0.0.1:3000"}, "--upstream takes host:port, such as 127.0.0.1:3000"},
+		"a URL":                   {[]string{"--upstream", "http://127.0.0.1:3000"}, "host:port, such as --upstream 127.0.0.1:3000"},
 		"all addresses":           {[]string{"--upstream", "127.0.0.1:3000", "--listen", "0.0.0.0:8080"}, "not loopback"},
 		"all, with --lan":         {[]string{"--upstream", "127.0.0.1:3000", "--lan", "--listen", "0.0.0.0:8080"}, "not loopback"},
 		"private without --lan":   {[]string{"--upstream", "127.0.0.1:3000", "--listen", "192.168.1.5:8080"}, "--lan"},

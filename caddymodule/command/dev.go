@@ -58,7 +58,7 @@ func runDev(cmd *cobra.Command, _ []string) error {
 	s.AppID, _ = flags.GetString("appid")
 	s.Public, _ = flags.GetStringSlice("public")
 	if _, port, err := net.SplitHostPort(s.Upstream); err != nil || port == "" || strings.ContainsAny(s.Upstream, "{}/ ") {
-		return usageError{fmt.Errorf("--upstream takes host:port, such as 127.0.0.1:3000, not %q", s.Upstream)}
+		return usageError{fmt.Errorf("the address of your application must be host:port, such as --upstream 127.0.0.1:3000, not %q", s.Upstream)}
 	}
 	lan, _ := flags.GetBool("lan")
 	if lan && !flags.Changed("listen") {
