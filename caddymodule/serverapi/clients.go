@@ -145,7 +145,7 @@ func (h *Handler) checkReach(server *caddyhttp.Server) error {
 			h.logger.Warn("wxgate_api has no key: every program on this machine may call WeChat's API; give it a key, or bind a unix socket", zap.String("address", address))
 			continue
 		}
-		return fmt.Errorf("wxgate_api listens on %s, which other machines can reach: add \"bind 127.0.0.1\" to the site, or give the callers a key: key <name> {env.WXGATE_API_KEY}", address)
+		return fmt.Errorf("wxgate_api listens on %s, where everybody reaches it: add \"bind 127.0.0.1\" to the site, or give the callers a key: key <name> {env.WXGATE_API_KEY}", address)
 	}
 	return nil
 }

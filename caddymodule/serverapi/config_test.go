@@ -52,7 +52,7 @@ func validate(t *testing.T, config []byte) error {
 var way = regexp.MustCompile(`^.*provision (?:wxgate|http\.handlers\.wxgate(?:_api)?): |^parsing caddyfile tokens for 'wxgate(?:_api)?': `)
 
 func TestBadCaddyfiles(t *testing.T) {
-	const open = ", which other machines can reach: add \"bind 127.0.0.1\" to the site, or give the callers a key: key <name> {env.WXGATE_API_KEY}"
+	const open = ", where everybody reaches it: add \"bind 127.0.0.1\" to the site, or give the callers a key: key <name> {env.WXGATE_API_KEY}"
 	for name, tc := range map[string]struct{ caddyfile, want string }{
 		"an argument":                     {whole("", "http://127.0.0.1:9001 {\n\tbind 127.0.0.1\n\twxgate_api /x y\n}"), "wrong argument count or unexpected line ending after 'y', at Caddyfile:10"},
 		"an unknown option":               {whole("", local("login /login")), `unrecognized option "login", at Caddyfile:11`},
@@ -153,7 +153,7 @@ func TestJSONIsEqualInPower(t *testing.T) {
 		app, handler members
 		want         string
 	}{
-		"open":            {":9001", nil, nil, "wxgate_api listens on :9001, which other machines can reach"},
+		"open":            {":9001", nil, nil, "wxgate_api listens on :9001, where everybody reaches it"},
 		"allow":           {"127.0.0.1:9001", nil, members{"allow": []string{"/sns/jscode2session"}}, "wxgate_api: allow: /sns/jscode2session is never allowed"},
 		"clients":         {"127.0.0.1:9001", nil, members{"clients": []string{"x"}}, `wxgate_api: clients: "x" is not a range`},
 		"key":             {"127.0.0.1:9001", nil, members{"key": []any{members{"name": "app"}}}, "wxgate_api: key: app has no secret"},
