@@ -269,7 +269,7 @@ func TestRenewal(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, user.Sessions[0].LastSeen.Equal(other.clock.Now()))
 	})
-	t.Run("of a request that a reload overtook", func(t *testing.T) {
+	t.Run("of a request that a reload overtook", func(*testing.T) {
 		renewals()
 		token := f.login("oDora")
 		f.clock.Advance(6 * time.Hour)
