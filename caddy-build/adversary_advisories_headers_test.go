@@ -36,7 +36,7 @@ func headerAdvisories() []advisory {
 
 		{"CVE-2026-40575", "oauth2-proxy", "X-Forwarded-Uri is taken for the path that is judged", replayTrust("X-Forwarded-Uri: /public/a", "X-Original-Url: /public/a", "X-Rewrite-Url: /public/a", "X-Forwarded-Path: /public/a")},
 		{"CVE-2026-34457", "oauth2-proxy", "the User-Agent of a health checker needs no session", replayTrust("User-Agent: GoogleHC/1.0", "User-Agent: kube-probe/1.33", "User-Agent: ELB-HealthChecker/2.0")},
-		{"CVE-2026-33495", "Oathkeeper", "X-Forwarded-Proto of anybody decides which rule matches", replayTrust("X-Forwarded-Proto: https", "X-Forwarded-Host: 127.0.0.1", "X-Forwarded-Method: OPTIONS", "X-Forwarded-For: 127.0.0.1")},
+		{"CVE-2026-33495", "Oathkeeper", "a client's own X-Forwarded-Proto decides which rule matches", replayTrust("X-Forwarded-Proto: https", "X-Forwarded-Host: 127.0.0.1", "X-Forwarded-Method: OPTIONS", "X-Forwarded-For: 127.0.0.1")},
 	}
 }
 

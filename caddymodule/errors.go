@@ -22,7 +22,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
 
-// What the gateway itself refuses, before anybody is asked.
+// What the gateway itself refuses, before it asks the store or WeChat.
 var (
 	errMethod         = errors.New("method not allowed")
 	errMissingSession = errors.New("no session token")
