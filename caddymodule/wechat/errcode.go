@@ -65,7 +65,7 @@ func (e *Error) Cure() string {
 	case 40164:
 		return fmt.Sprintf("add %s to the mini program's API IP 白名单 at mp.weixin.qq.com", addressIn(e.Errmsg))
 	case errcodeInvalidSecret, errcodeBadCredential:
-		return "configure the AppSecret that mp.weixin.qq.com shows; after a change there, the new one takes the place of the old one"
+		return "configure the current AppSecret; mp.weixin.qq.com shows it only once, so reset it there if it is lost"
 	case 40243:
 		return "unfreeze the AppSecret at mp.weixin.qq.com; it takes effect after 10 minutes"
 	case 89503:
