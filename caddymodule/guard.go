@@ -62,9 +62,9 @@ func isRefusal(err error) bool {
 func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, s *session.Session, token string) error {
 	u := &userResponse{ResponseWriter: w, handler: h, session: s}
 	placeholders := setUser(r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer), s)
-	if isError(r) {
+	if outer := h.outerVerdict(r); outer != nil && isError(r) {
 		// They were stripped here, and not as the outer gates had left them.
-		for outer := h.outerVerdict(r); outer != nil; outer = outer.outer {
+		for ; outer != nil; outer = outer.outer {
 			if err := outer.gate.identify(r, s, placeholders, nil); err != nil {
 				return h.fail(w, r, err)
 			}
