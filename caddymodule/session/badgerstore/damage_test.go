@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -35,7 +37,7 @@ func TestDamagedFiles(t *testing.T) {
 			outcomes := make(map[string]int)
 			t.Run("each", func(t *testing.T) {
 				for i, d := range list {
-					if testing.Short() && i%16 != 0 {
+					if i%damageStep() != 0 {
 						continue
 					}
 					t.Run(d.name, func(t *testing.T) {
@@ -55,6 +57,20 @@ func TestDamagedFiles(t *testing.T) {
 			require.Positive(t, outcomes["whole"])
 		})
 	}
+}
+
+// damageStep is 1 where every damage is tried. Each takes a process that opens a
+// store, so with -short every 17th is tried, and under the race detector every
+// 7th: the plain run has them all. A file has 12, so each kind has its turn.
+func damageStep() int {
+	info, _ := debug.ReadBuildInfo()
+	switch {
+	case testing.Short():
+		return 17
+	case slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}):
+		return 7
+	}
+	return 1
 }
 
 // openInChildren opens the store as a gateway does that is started again when
