@@ -148,7 +148,7 @@ func parseStore(d *caddyfile.Dispenser) (json.RawMessage, error) {
 	name := d.Val()
 	id := "wxgate.stores." + name
 	if _, err := caddy.GetModule(id); err != nil {
-		return nil, d.Errf("there is no session store %q: use badger, redis, or a store module of another build", name)
+		return nil, d.Errf("there is no session store %q: use badger or redis, or build Caddy with a module for it", name)
 	}
 	unm, err := caddyfile.UnmarshalModule(d, id)
 	if err != nil {

@@ -234,7 +234,7 @@ func checkLogin(code, appID *string) (loginRequest, error) {
 	if appID != nil {
 		req.AppID = *appID
 		if checkAppID(req.AppID) != nil {
-			return loginRequest{}, badRequest("appid is not an appid: it is wx and 16 hex digits")
+			return loginRequest{}, badRequest("appid is not an appid: an appid is wx and 16 hex digits")
 		}
 	}
 	return req, nil

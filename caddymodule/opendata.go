@@ -268,7 +268,7 @@ var (
 func checkPhoneMember(name string) error {
 	reserved := slices.ContainsFunc(openDataMembers, func(member string) bool { return strings.EqualFold(member, name) })
 	if reserved || !memberName.MatchString(name) {
-		return fmt.Errorf("%q cannot be the member that holds the code of a phone number; it is of letters, digits and _, such as phoneCode", name)
+		return fmt.Errorf("%q cannot be the member that holds the code of a phone number; use letters, digits and _, such as phoneCode", name)
 	}
 	return nil
 }

@@ -75,9 +75,9 @@ func checkAppID(appID string) error {
 	case appIDPattern.MatchString(appID):
 		return nil
 	case len(appID) < 16, strings.HasPrefix(appID, "wx"), strings.HasPrefix(appID, "gh_"):
-		return fmt.Errorf("%q is not an appid: it is wx and 16 hex digits", appID)
+		return fmt.Errorf("%q is not an appid: an appid is wx and 16 hex digits", appID)
 	}
-	return errors.New("the value is not an appid: it is wx and 16 hex digits")
+	return errors.New("the value is not an appid: an appid is wx and 16 hex digits")
 }
 
 // resolveSecrets gives the mini programs with their secrets in the clear, for

@@ -21,7 +21,7 @@ func CheckPath(p string) error {
 // CheckPattern reports what is wrong with a pattern of MatchPath.
 func CheckPattern(pattern string) error {
 	if pattern == "" || pattern[0] != '/' && pattern[0] != '*' {
-		return fmt.Errorf("%q is not a path pattern: it begins with / or *", pattern)
+		return fmt.Errorf("%q is not a path pattern: a path pattern begins with / or *", pattern)
 	}
 	if strings.ContainsAny(pattern, "?#%") {
 		return fmt.Errorf("%q is not a path pattern: it must not contain ?, # or %%", pattern)

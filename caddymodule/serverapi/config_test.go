@@ -80,7 +80,7 @@ func TestBadCaddyfiles(t *testing.T) {
 		"clients that are no range":         {whole("", local("clients 10.0.0.0/33")), `"10.0.0.0/33" is not a range of addresses such as 10.0.0.0/8, at Caddyfile:11`},
 		"clients everyone":                  {whole("", local("clients ::/0")), "::/0 is every address; give the callers a key instead: key <name> {env.WXGATE_API_KEY}, at Caddyfile:11"},
 		"a key without a secret":            {whole("", local("key app {$NOT_SET}")), "key takes <name> <secret>...; if the line has a {$NAME}, set that variable, at Caddyfile:11"},
-		"a key's name":                      {whole("", local("key my,app {env.API_KEY}")), `"my,app" is not a key's name: it is of letters, digits, - and _, at Caddyfile:11`},
+		"a key's name":                      {whole("", local("key my,app {env.API_KEY}")), `"my,app" is not a key's name: a name has letters, digits, - and _ only, at Caddyfile:11`},
 		"a key twice":                       {whole("", local("key app {env.API_KEY}\n\t\tkey app {env.API_KEY}")), "wxgate_api: key: app is given twice"},
 		"a short key":                       {whole("", local("key app {env.SHORT}")), "wxgate_api: key: app: it is shorter than 16 characters; make one with `openssl rand -hex 32`"},
 		"a key with blanks":                 {whole("", local("key app {env.BLANK}")), "wxgate_api: key: app: it holds blanks or characters that are not ASCII"},

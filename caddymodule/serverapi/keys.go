@@ -34,7 +34,7 @@ type namedKey struct {
 
 func checkKeyName(name string) error {
 	if !keyName.MatchString(name) {
-		return fmt.Errorf("%q is not a key's name: it is of letters, digits, - and _", name)
+		return fmt.Errorf("%q is not a key's name: a name has letters, digits, - and _ only", name)
 	}
 	return nil
 }

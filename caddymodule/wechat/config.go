@@ -92,7 +92,7 @@ func ValidateProxyURL(proxyURL string) error {
 func parseProxyURL(proxyURL string) (*url.URL, error) {
 	u, err := url.Parse(proxyURL)
 	if err != nil {
-		return nil, errors.New("the proxy's address is not a URL")
+		return nil, errors.New("the proxy's address is not a URL such as http://10.0.0.9:3128")
 	}
 	switch u.Scheme {
 	case "http", "https", "socks5", "socks5h":
