@@ -2,12 +2,15 @@ package caddymodule
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
@@ -21,12 +24,28 @@ type userResponse struct {
 	handler *Handler
 	session *session.Session
 	wrote   bool
-	stream  openRequest
-	body    usedBody
+	body    liveBody
+
+	next, prev *userResponse // in the list of open requests, guarded by its lock
+	over       atomic.Bool   // the session has ended
+	moved      atomic.Bool   // data, since the last look
+
+	mu     sync.Mutex // guards the next three
+	left   bool       // the handlers have returned
+	conn   net.Conn   // once a WebSocket has taken it over
+	cancel context.CancelFunc
 
 	// Room for header values: one piece of memory for each request is enough.
 	identity [4]string // that the upstream gets
 	own      [2]string // that the client gets
+}
+
+// used notes that data has moved: an open stream that moves data is use of its
+// session.
+func (u *userResponse) used() {
+	if !u.moved.Load() {
+		u.moved.Store(true)
+	}
 }
 
 // errSessionEnded breaks off a response that outlived its session.
@@ -44,11 +63,11 @@ func (u *userResponse) WriteHeader(status int) {
 
 // Write implements io.Writer.
 func (u *userResponse) Write(p []byte) (int, error) {
-	if u.stream.over.Load() {
+	if u.over.Load() {
 		return 0, errSessionEnded
 	}
 	u.writeHeader()
-	u.stream.used()
+	u.used()
 	return u.ResponseWriter.Write(p)
 }
 
@@ -61,62 +80,53 @@ func (u *userResponse) writeHeader() {
 // ReadFrom implements io.ReaderFrom, so that the server's own buffers serve.
 func (u *userResponse) ReadFrom(r io.Reader) (int64, error) {
 	u.writeHeader()
-	return io.Copy(u.ResponseWriter, liveReader{r, &u.stream})
+	return io.Copy(u.ResponseWriter, liveReader{r, u})
 }
 
-// liveReader ends with the session: a file goes out in one call, which would
-// otherwise go on until the file's end.
+// A liveReader is read on behalf of a user, which is use of the session, and ends with it: a
+// file, for example, goes out in one call, which would otherwise go on until the file's end.
 type liveReader struct {
-	source io.Reader
-	stream *openRequest
+	io.Reader
+	user *userResponse
 }
 
 // Read implements io.Reader.
 func (l liveReader) Read(p []byte) (int, error) {
-	if l.stream.over.Load() {
+	if l.user.over.Load() {
 		return 0, errSessionEnded
 	}
-	l.stream.used()
-	return l.source.Read(p)
-}
-
-// usedBody is a request's body. Reading it is use of the session.
-type usedBody struct {
-	io.ReadCloser
-	stream *openRequest
-}
-
-// Read implements io.Reader.
-func (b *usedBody) Read(p []byte) (int, error) {
-	if b.stream.over.Load() {
-		return 0, errSessionEnded
-	}
-	n, err := b.ReadCloser.Read(p)
+	n, err := l.Reader.Read(p)
 	if n > 0 {
-		b.stream.used()
+		l.user.used()
 	}
 	return n, err
+}
+
+// A liveBody is a request's body.
+type liveBody struct {
+	liveReader
+	io.Closer
 }
 
 // usedConn is the connection of a WebSocket. Moving data on it is use of the
 // session.
 type usedConn struct {
 	net.Conn
-	stream *openRequest
+	user *userResponse
 }
 
 // Read implements io.Reader.
 func (c usedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.stream.used()
+		c.user.used()
 	}
 	return n, err
 }
 
 // Write implements io.Writer.
 func (c usedConn) Write(p []byte) (int, error) {
-	c.stream.used()
+	c.user.used()
 	return c.Conn.Write(p)
 }
 
@@ -138,8 +148,10 @@ func (u *userResponse) FlushError() error {
 func (u *userResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(u.ResponseWriter).Hijack()
 	if err == nil {
-		u.hijacked(conn)
-		conn = usedConn{conn, &u.stream}
+		u.mu.Lock()
+		u.conn = conn
+		u.mu.Unlock()
+		conn = usedConn{conn, u}
 	}
 	return conn, rw, err
 }

@@ -3,10 +3,8 @@ package caddymodule
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -28,19 +26,6 @@ type openRequests struct {
 	armed bool
 }
 
-// openRequest is what makes a request end with its session.
-type openRequest struct {
-	next, prev *userResponse // guarded by the list's lock
-
-	over  atomic.Bool // the session has ended
-	moved atomic.Bool // data, since the last look
-
-	mu     sync.Mutex // guards the rest
-	left   bool       // the handlers have returned
-	conn   net.Conn   // once a WebSocket has taken it over
-	cancel context.CancelFunc
-}
-
 func newOpenRequests(recheck time.Duration, app *App) *openRequests {
 	return &openRequests{app: app, every: min(recheck, time.Duration(app.Session.IdleTimeout)) / 2}
 }
@@ -51,11 +36,11 @@ func (o *openRequests) serve(u *userResponse, r *http.Request, next caddyhttp.Ha
 		// HTTP/3 alone does not cancel a request whose deadlines pass.
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		u.stream.cancel = cancel
+		u.cancel = cancel
 		r = r.WithContext(ctx)
 	}
 	if r.Body != nil && r.Body != http.NoBody {
-		u.body = usedBody{r.Body, &u.stream}
+		u.body = liveBody{liveReader{r.Body, u}, r.Body}
 		r.Body = &u.body
 	}
 	o.add(u)
@@ -72,9 +57,9 @@ func (o *openRequests) serve(u *userResponse, r *http.Request, next caddyhttp.Ha
 func (o *openRequests) add(u *userResponse) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	u.stream.next = o.first
+	u.next = o.first
 	if o.first != nil {
-		o.first.stream.prev = u
+		o.first.prev = u
 	}
 	o.first = u
 	if !o.armed {
@@ -86,15 +71,15 @@ func (o *openRequests) add(u *userResponse) {
 func (o *openRequests) remove(u *userResponse) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if u.stream.prev != nil {
-		u.stream.prev.stream.next = u.stream.next
+	if u.prev != nil {
+		u.prev.next = u.next
 	} else {
-		o.first = u.stream.next
+		o.first = u.next
 	}
-	if u.stream.next != nil {
-		u.stream.next.stream.prev = u.stream.prev
+	if u.next != nil {
+		u.next.prev = u.prev
 	}
-	u.stream.next, u.stream.prev = nil, nil
+	u.next, u.prev = nil, nil
 }
 
 // leave is the end of a request, after which nothing may touch its connection:
@@ -102,11 +87,11 @@ func (o *openRequests) remove(u *userResponse) {
 // has begun, the connection is spoilt, so the server must not use it again.
 func (o *openRequests) leave(u *userResponse) {
 	o.remove(u)
-	u.stream.mu.Lock()
-	u.stream.left = true
-	hijacked := u.stream.conn != nil
-	u.stream.mu.Unlock()
-	if u.stream.over.Load() && !hijacked {
+	u.mu.Lock()
+	u.left = true
+	hijacked := u.conn != nil
+	u.mu.Unlock()
+	if u.over.Load() && !hijacked {
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -121,7 +106,7 @@ const lookers = 16
 func (o *openRequests) look() {
 	var open []*userResponse
 	o.mu.Lock()
-	for u := o.first; u != nil; u = u.stream.next {
+	for u := o.first; u != nil; u = u.next {
 		open = append(open, u)
 	}
 	o.mu.Unlock()
@@ -146,14 +131,6 @@ func (o *openRequests) look() {
 	}
 }
 
-// used notes that data has moved: an open stream that moves data is use of its
-// session.
-func (o *openRequest) used() {
-	if !o.moved.Load() {
-		o.moved.Store(true)
-	}
-}
-
 // ended reports whether a session is known to have ended. The configuration
 // that runs now decides: a reload may have shortened sessions. While the store
 // cannot say, a stream that was let in goes on; when the last configuration
@@ -171,19 +148,12 @@ func (o *openRequests) ended(u *userResponse) bool {
 	if err != nil {
 		return errors.Is(err, errNotOpen)
 	}
-	if u.stream.moved.Swap(false) {
+	if u.moved.Swap(false) {
 		err = sessions.Use(ctx, u.session)
 	} else {
 		err = sessions.Alive(ctx, u.session)
 	}
 	return errors.Is(err, session.ErrInvalid) || errors.Is(err, session.ErrClosed)
-}
-
-// hijacked keeps the connection that a WebSocket has taken over.
-func (u *userResponse) hijacked(conn net.Conn) {
-	u.stream.mu.Lock()
-	defer u.stream.mu.Unlock()
-	u.stream.conn = conn
 }
 
 // end breaks a request off, if it is still under way. What is written later
@@ -194,19 +164,19 @@ func (u *userResponse) hijacked(conn net.Conn) {
 // It never waits for a client. Closing a TLS connection would, for seconds, if
 // the client does not read.
 func (u *userResponse) end() {
-	u.stream.over.Store(true)
-	u.stream.mu.Lock()
-	defer u.stream.mu.Unlock()
-	if u.stream.left {
+	u.over.Store(true)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.left {
 		return
 	}
 	past := time.Unix(1, 0)
-	if u.stream.conn != nil {
-		_ = u.stream.conn.SetDeadline(past)
+	if u.conn != nil {
+		_ = u.conn.SetDeadline(past)
 		return
 	}
-	if u.stream.cancel != nil {
-		u.stream.cancel()
+	if u.cancel != nil {
+		u.cancel()
 	}
 	_ = http.NewResponseController(u.ResponseWriter).SetReadDeadline(past)
 	// Caddy's own writer above it keeps write deadlines in an unguarded field.
