@@ -110,6 +110,7 @@ func TestWarnsOfLogsThatShowTokens(t *testing.T) {
 		"a filter":                         {options: strings.ReplaceAll(filtered, "%s", "3rd_session"), next: "log\n"},
 		"a filter of another header":       {options: strings.ReplaceAll(filtered, "%s", "X-Session"), next: "log\n", warns: 1},
 		"no headers at all":                {options: strings.ReplaceAll(filtered, ">%s", ""), next: "log\n"},
+		"two gates":                        {next: "log\nwxgate\n", warns: 1},
 		"two headers":                      {site: "token_from X-Session 3rd_session", next: "log\n", warns: 2},
 		"Authorization, which Caddy hides": {site: "token_from bearer", next: "log\n"},
 		"no log":                           {options: "log {\n\toutput discard\n}\n", next: "log\n"},

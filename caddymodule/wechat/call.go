@@ -115,10 +115,13 @@ func (a *API) Do(ctx context.Context, call APICall) (*APIReply, error) {
 		return reply, nil
 	}
 	cancel()
-	if cause := ctx.Err(); cause != nil {
+	failure := body.failure.Load()
+	switch cause := ctx.Err(); {
+	case failure != nil && isTimeout(failure):
+		return nil, failure // a server also cancels the context of a caller that is too slow
+	case cause != nil:
 		return nil, canceled(cause, err.Sent)
-	}
-	if failure := body.failure.Load(); failure != nil {
+	case failure != nil:
 		return nil, failure
 	}
 	return nil, err

@@ -1,6 +1,9 @@
 package wechat_test
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -88,8 +91,26 @@ func TestPushRefusals(t *testing.T) {
 		return fakewechat.PushConfig{AppID: appID, EncodingAESKey: key}.Encrypt(message)
 	}
 	good := seal(key, appID, `{"Event":"x"}`)
-	foreign, unreadable := seal(key, "wxfedcba9876543210", "{}"), seal(pushKey, appID, "{}")
 	object := func(encrypted string) string { return fmt.Sprintf(`{"Encrypt":%q}`, encrypted) }
+	// blocks encrypts what is padded already.
+	blocks := func(padded string) string {
+		secret, err := base64.StdEncoding.DecodeString(key + "=")
+		require.NoError(t, err)
+		block, err := aes.NewCipher(secret)
+		require.NoError(t, err)
+		encrypted := make([]byte, len(padded))
+		cipher.NewCBCEncrypter(block, secret[:aes.BlockSize]).CryptBlocks(encrypted, []byte(padded))
+		return base64.StdEncoding.EncodeToString(encrypted)
+	}
+	// 16 random bytes, the length and the message, the appid, and 4 bytes of padding.
+	const unpadded = "0123456789abcdef\x00\x00\x00\x16" + `{"Event":"x","n":1234}` + appID
+	uneven := blocks(unpadded + "\x04\x03\x04\x04")
+	even := blocks(unpadded + "\x04\x04\x04\x04")
+	v, err := wechat.NewPushVerifier(appID, "t0ken", key)
+	require.NoError(t, err)
+	_, err = v.Open(signed(even, stamp), []byte(object(even)), now)
+	require.NoError(t, err)
+	foreign, unreadable := seal(key, "wxfedcba9876543210", "{}"), seal(pushKey, appID, "{}")
 	twice := signed(good, stamp)
 	twice.Add("timestamp", stamp)
 
@@ -111,6 +132,7 @@ func TestPushRefusals(t *testing.T) {
 		{"other ciphertext", signed(good, stamp), object(seal(key, appID, `{"Event":"y"}`)), wechat.PushSignature},
 		{"other app", signed(foreign, stamp), object(foreign), wechat.PushOtherApp},
 		{"other key", signed(unreadable, stamp), object(unreadable), wechat.PushWrongKey},
+		{"padding of unequal bytes", signed(uneven, stamp), object(uneven), wechat.PushWrongKey},
 		{"not base64", signed("?", stamp), object("?"), wechat.PushWrongKey},
 		{"parameter twice", twice, object(good), wechat.PushMalformed},
 		{"no timestamp", signed(good, stamp, "timestamp", ""), object(good), wechat.PushMalformed},
@@ -125,8 +147,6 @@ func TestPushRefusals(t *testing.T) {
 		{"a number", signed(good, stamp), `{"Encrypt":1}`, wechat.PushMalformed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v, err := wechat.NewPushVerifier(appID, "t0ken", key)
-			require.NoError(t, err)
 			push, err := v.Open(c.query, []byte(c.body), now)
 			if c.want == nil {
 				require.NoError(t, err)
