@@ -147,6 +147,11 @@ func exitCode(err error) int {
 	}
 }
 
+// jsonFlag lets scripts read a command's output.
+func jsonFlag(cmd *cobra.Command) {
+	cmd.Flags().Bool("json", false, "Print JSON")
+}
+
 // printResult writes the result of a command as JSON if --json is given, and else
 // as print does.
 func printResult(cmd *cobra.Command, result any, print func(io.Writer) error) error {

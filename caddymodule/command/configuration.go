@@ -3,6 +3,7 @@ package command
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
 )
 
 // configFlags gives a command the flags that name a configuration and, with it
@@ -24,6 +27,26 @@ func configFlags(cmd *cobra.Command) {
 	cmd.Flags().StringP("config", "c", "", "Configuration file; it names the admin endpoint if --address is not used")
 	cmd.Flags().StringP("adapter", "a", "", "Name of the config adapter, if --config is used")
 	envFileFlag(cmd)
+}
+
+// newClient returns a client for the admin endpoint that the flags of configFlags
+// name, or else for Caddy's default one.
+func newClient(cmd *cobra.Command) (*adminapi.Client, error) {
+	address, _ := cmd.Flags().GetString("address")
+	file, _ := cmd.Flags().GetString("config")
+	adapter, _ := cmd.Flags().GetString("adapter")
+	err := loadEnvFiles(cmd)
+	if err == nil && address == "" && file != "" {
+		address, err = configuredAdmin(file, adapter)
+	}
+	if err != nil {
+		return nil, err
+	}
+	client, err := adminapi.New(cmp.Or(address, caddy.DefaultAdminListen))
+	if errors.Is(err, adminapi.ErrAddress) {
+		return nil, usageError{err}
+	}
+	return client, err
 }
 
 func envFileFlag(cmd *cobra.Command) {
