@@ -33,7 +33,7 @@ func TestOneAttemptAtATime(t *testing.T) {
 		for _, rest := range []time.Duration{10, 20, 40, 80, 160, 160} {
 			time.Sleep(rest*time.Millisecond - 1)
 			requireRest()
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			a := start()
 			requireRest() // while it is under way
 			time.Sleep(time.Second)
