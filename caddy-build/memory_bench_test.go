@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -48,6 +51,59 @@ func BenchmarkMemory(b *testing.B) {
 	}
 	_, growth := grows(gate, func(g *gatewaytest.Gateway) func() { return logInAndUse(b, g, sessions) })
 	b.ReportMetric(growth/sessions, "gate-KiB/session")
+}
+
+// BenchmarkReloads measures how much the heap grows in 60 reloads, one every two
+// seconds, while clients use their sessions. The limit is asserted.
+//
+//	go test ./caddy-build -run '^$' -bench Reloads -benchtime 1x
+func BenchmarkReloads(b *testing.B) {
+	const reloads, interval, limit = 60, 2 * time.Second, 100 << 20
+	const clients, sessions = 16, 1000 // of each client
+	cfg := gatewaytest.Config{App: "login_rate off"}
+	g := gatewaytest.Start(b, cfg)
+	var stop atomic.Bool
+	var served, ready atomic.Int64
+	var all sync.WaitGroup
+	for c := range clients {
+		all.Go(func() {
+			client := &http.Client{Transport: new(http.Transport)}
+			var tokens []string
+			for !stop.Load() {
+				g.Upstream.Take()
+				if len(tokens) < sessions {
+					// Caddy's hand-over of the listener resets a few connections.
+					if token, err := loginWith(client, g, fmt.Sprint(c, "-", len(tokens))); err == nil {
+						tokens = append(tokens, token)
+						ready.Add(1)
+					}
+					continue
+				}
+				resp, err := getWith(client, g.URL, tokens[rand.IntN(sessions)])
+				if err == nil && resp.Status != http.StatusOK {
+					b.Errorf("a request failed during a reload: %d %s", resp.Status, resp.Body)
+				}
+				served.Add(1)
+			}
+		})
+	}
+	g.Eventually(func() bool { return ready.Load() == clients*sessions }, "all have logged in")
+	before := heapStat(b, g, "HeapInuse")
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for range reloads {
+		<-tick.C
+		out, err := g.Reload(cfg)
+		require.NoError(b, err, out)
+	}
+	grown := heapStat(b, g, "HeapInuse") - before
+	stop.Store(true)
+	all.Wait()
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(before)/(1<<20), "before-MiB")
+	b.ReportMetric(float64(grown)/(1<<20), "grown-MiB")
+	b.ReportMetric(float64(served.Load()), "requests")
+	require.Less(b, grown, limit)
 }
 
 // logInAndUse makes so many sessions, of a user each, and a request of each.

@@ -115,14 +115,6 @@ func TestReloadsFreeMemory(t *testing.T) {
 	const sessions, reloads = 1000, 20
 	cfg := gatewaytest.Config{App: "login_rate off"}
 	g := gatewaytest.Start(t, cfg)
-	heap := func() (bytes int) {
-		resp, err := gatewaytest.ReadResponse(g.AdminClient().Get("http://admin/debug/pprof/heap?debug=1&gc=1"))
-		require.NoError(t, err)
-		_, stats, _ := strings.Cut(resp.Body, "# HeapAlloc = ")
-		_, err = fmt.Sscan(stats, &bytes)
-		require.NoError(t, err)
-		return bytes
-	}
 	tokens := make([]string, sessions)
 	inParallel := func(work func(i int)) {
 		var group errgroup.Group
@@ -138,13 +130,25 @@ func TestReloadsFreeMemory(t *testing.T) {
 		g.Upstream.Take()
 	}
 	use()
-	before := heap()
+	before := heapStat(t, g, "HeapAlloc")
 	for range reloads {
 		out, err := g.Reload(cfg)
 		require.NoError(t, err, out)
 		use()
 	}
-	grown := heap() - before
+	grown := heapStat(t, g, "HeapAlloc") - before
 	t.Logf("the heap grew from %d KiB by %d KiB in %d reloads", before>>10, grown>>10, reloads)
 	require.Less(t, grown, 16<<20)
+}
+
+// heapStat returns a runtime.MemStats figure of the gateway after a garbage
+// collection.
+func heapStat(tb testing.TB, g *gatewaytest.Gateway, name string) (bytes int) {
+	tb.Helper()
+	resp, err := gatewaytest.ReadResponse(g.AdminClient().Get("http://admin/debug/pprof/heap?debug=1&gc=1"))
+	require.NoError(tb, err)
+	_, stats, _ := strings.Cut(resp.Body, "# "+name+" = ")
+	_, err = fmt.Sscan(stats, &bytes)
+	require.NoError(tb, err)
+	return bytes
 }
