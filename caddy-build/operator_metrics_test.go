@@ -106,6 +106,8 @@ func TestMetricsCountAndSurviveReload(t *testing.T) {
 			`wxgate_revocations_total{reason="admin"}`:                                  1,
 			`wxgate_exchange_duration_seconds_count{appid="` + gatewaytest.AppID + `"}`: 5,
 			`wxgate_exchanges_in_flight`:                                                0,
+			`wxgate_session_cache_total{result="miss"}`:                                 2,
+			`wxgate_session_cache_total{result="hit"}`:                                  2, // of the logout
 		}
 		for text, n := range want {
 			require.Equal(t, n, now[text], "%s %s", text, when)

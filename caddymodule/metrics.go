@@ -73,6 +73,7 @@ type metrics struct {
 
 	// The series of the hot path, looked up once.
 	allowed, public, missing, invalid, unavailable prometheus.Counter
+	cacheHit, cacheMiss                            prometheus.Counter
 	storeDurations                                 map[string]prometheus.Observer // by op
 }
 
@@ -100,6 +101,7 @@ func newMetrics() *metrics {
 	m.storeResets = added(m, prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "wxgate_store_resets_total", Help: "Damaged session stores that an empty one has replaced.",
 	}))
+	cache := counters("wxgate_session_cache_total", "Look-ups of sessions that were answered from memory (hit) or asked the store (miss).", "result")
 	m.apiCalls = counters("wxgate_api_calls_total", "Calls of WeChat's server API through wxgate_api, by mini program, API and result.", "appid", "api", "result")
 	m.apiDuration = histograms("wxgate_api_duration_seconds", "Time of one call of WeChat's server API, waiting and the whole reply included.", "appid",
 		.025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30)
@@ -120,6 +122,7 @@ func newMetrics() *metrics {
 		m.storeErrors.WithLabelValues(op)
 		m.storeDurations[op] = storeDuration.WithLabelValues(op)
 	}
+	m.cacheHit, m.cacheMiss = cache.WithLabelValues("hit"), cache.WithLabelValues("miss")
 	m.allowed = m.requests.WithLabelValues("allowed")
 	m.public = m.requests.WithLabelValues("public")
 	m.missing = m.requests.WithLabelValues("missing")

@@ -56,6 +56,10 @@ type Config struct {
 	// gone are not passed as errors.
 	Measure func(op string, took time.Duration, err error)
 
+	// CacheHit and CacheMiss, if both are set, are called for each look-up that was
+	// answered from memory, or had to ask the store.
+	CacheHit, CacheMiss func()
+
 	// Report, if set, is called when background work fails or a record cannot
 	// be read. event is a constant; the same one is reported at most once a
 	// minute. err names no user, token or key.
@@ -70,6 +74,7 @@ type Manager struct {
 	now         func() int64 // nanoseconds since 1970
 	reporter    *reporter
 	cache       atomic.Pointer[cache] // nil if closed or the store is no Observer
+	hit, miss   func()
 	meta        atomic.Pointer[knownMeta]
 	renewals    renewals
 	idleTimeout int64 // nanoseconds
@@ -102,11 +107,16 @@ func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.CacheHit == nil || cfg.CacheMiss == nil {
+		cfg.CacheHit, cfg.CacheMiss = func() {}, func() {}
+	}
 	now := func() int64 { return cfg.Now().UnixNano() }
 	m := &Manager{
 		calls:       calls{store: cfg.Store, measure: cfg.Measure},
 		sealer:      sealer,
 		now:         now,
+		hit:         cfg.CacheHit,
+		miss:        cfg.CacheMiss,
 		reporter:    &reporter{callback: cfg.Report, now: now, last: make(map[string]int64)},
 		idleTimeout: int64(cmp.Or(cfg.IdleTimeout, DefaultIdleTimeout)),
 		lifetime:    int64(cmp.Or(cfg.Lifetime, DefaultLifetime)),
