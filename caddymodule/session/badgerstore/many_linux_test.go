@@ -1,10 +1,17 @@
 package badgerstore_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
@@ -31,4 +38,48 @@ func BenchmarkMany(b *testing.B) {
 			return bytes
 		}
 	})
+}
+
+// BenchmarkOpen opens a store with the records of a million sessions, whose
+// files are in the page cache, or not. Run it with -benchtime 5x.
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir()
+	s := open(b, dir)
+	for i := range 1_000_000 {
+		h := sha256.Sum256(fmt.Append(nil, i))
+		for _, prefix := range []string{"session:", "user:"} {
+			require.NoError(b, s.Put(b.Context(), prefix+string(h[:]), make([]byte, 160), time.Hour))
+		}
+	}
+	require.NoError(b, s.Close())
+	for _, cached := range []bool{true, false} {
+		b.Run(fmt.Sprintf("cached=%t", cached), func(b *testing.B) {
+			for range b.N {
+				b.StopTimer()
+				if !cached {
+					uncache(b, dir)
+				}
+				b.StartTimer()
+				s, err := badgerstore.Open(b.Context(), badgerstore.Options{Dir: dir, SyncWrites: true})
+				b.StopTimer()
+				require.NoError(b, err)
+				require.NoError(b, s.Close())
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// uncache makes the next reader of a directory's files wait for the disk.
+func uncache(b *testing.B, dir string) {
+	b.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(b, err)
+	for _, e := range entries {
+		f, err := os.Open(filepath.Join(dir, e.Name()))
+		require.NoError(b, err)
+		require.NoError(b, f.Sync())
+		require.NoError(b, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+		require.NoError(b, f.Close())
+	}
 }
