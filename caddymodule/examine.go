@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -173,12 +174,16 @@ func (a *App) examineMiniProgram(ctx context.Context, f *Findings, mp wechat.Min
 	case errors.Is(err, wechat.Busy), errors.Is(err, wechat.RateLimited):
 		f.Warn(subject, "WeChat is too busy to judge the secret: "+wx.Reason, "try again in a minute")
 	default:
-		fix := "copy the AppID and AppSecret from mp.weixin.qq.com; see docs/troubleshooting.md"
-		if wx != nil && wx.Cure() != "" {
-			fix = wx.Cure()
-		}
-		f.Fault(subject, err.Error(), fix)
+		f.Fault(subject, err.Error(), cureOf(err, "copy the AppID and AppSecret from mp.weixin.qq.com; see docs/troubleshooting.md"))
 	}
+}
+
+// cureOf returns what an operator does about an error of WeChat's, or else otherwise.
+func cureOf(err error, otherwise string) string {
+	if wx, ok := errors.AsType[*wechat.Error](err); ok {
+		return cmp.Or(wx.Cure(), otherwise)
+	}
+	return otherwise
 }
 
 // judgedCode reports whether WeChat accepted the secret and went on to the code.

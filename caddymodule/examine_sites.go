@@ -17,7 +17,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/adminapi"
-	"github.com/wxgate/wxgate/caddymodule/wechat"
 )
 
 // ExamineSites examines the sites of a configuration that was provisioned and
@@ -186,11 +185,7 @@ func (a *App) examineAPI(ctx context.Context, f *Findings) {
 			f.OK(subject, "WeChat gives one to this machine")
 			continue
 		}
-		fix := "fix the connection to WeChat; see docs/troubleshooting.md"
-		if wx, ok := errors.AsType[*wechat.Error](err); ok && wx.Cure() != "" {
-			fix = wx.Cure()
-		}
-		f.Fault(subject, err.Error(), fix)
+		f.Fault(subject, err.Error(), cureOf(err, "fix the connection to WeChat; see docs/troubleshooting.md"))
 	}
 }
 

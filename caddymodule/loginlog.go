@@ -89,12 +89,15 @@ func (a *App) recordLogout(r *http.Request, s *session.Session, err error) {
 	if err != nil {
 		result = toAnswer(err).name
 	}
-	a.logger.Info("logout",
-		zap.String("appid", s.AppID),
-		zap.String("user", a.hashOpenID(s.AppID, s.OpenID)),
-		zap.String("session", s.ID),
-		zap.String("client_ip", clientIP(r)),
-		zap.String("result", result))
+	a.logger.Info("logout", append(a.sessionFields(r, s), zap.String("result", result))...)
+}
+
+// sessionFields are what the log says of a request with a session.
+func (a *App) sessionFields(r *http.Request, s *session.Session) []zap.Field {
+	return []zap.Field{
+		zap.String("appid", s.AppID), zap.String("user", a.hashOpenID(s.AppID, s.OpenID)),
+		zap.String("session", s.ID), zap.String("client_ip", clientIP(r)),
+	}
 }
 
 // hashOpenID returns the name of a user in logs and events, from which the openid cannot be told.

@@ -203,12 +203,7 @@ func (h *Handler) decrypt(r *http.Request, s *session.Session, in wechat.Encrypt
 
 // logRejection logs why open data does not verify, which the client is not told.
 func (h *Handler) logRejection(r *http.Request, s *session.Session, why ...zap.Field) {
-	h.app.logger.Info("open data rejected", append([]zap.Field{
-		zap.String("appid", s.AppID),
-		zap.String("user", h.app.hashOpenID(s.AppID, s.OpenID)),
-		zap.String("session", s.ID),
-		zap.String("client_ip", clientIP(r)),
-	}, why...)...)
+	h.app.logger.Info("open data rejected", append(h.app.sessionFields(r, s), why...)...)
 }
 
 // The members that the gateway writes.

@@ -16,20 +16,20 @@ type calls struct {
 }
 
 func (c calls) get(ctx context.Context, key string) ([]byte, error) {
-	started := c.start()
+	started := time.Now()
 	value, err := c.store.Get(ctx, key)
 	return value, c.finish(ctx, "get", "reading", started, err)
 }
 
 func (c calls) put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	started := c.start()
+	started := time.Now()
 	return c.finish(ctx, "put", "writing", started, c.store.Put(ctx, key, value, ttl))
 }
 
 // update returns an error of change as it is.
 func (c calls) update(ctx context.Context, key string, change ChangeFunc) error {
 	var refused error
-	started := c.start()
+	started := time.Now()
 	err := c.store.Update(ctx, key, func(old []byte) (value []byte, ttl time.Duration, err error) {
 		value, ttl, refused = change(old)
 		return value, ttl, refused
@@ -42,7 +42,7 @@ func (c calls) update(ctx context.Context, key string, change ChangeFunc) error 
 }
 
 func (c calls) delete(ctx context.Context, key string) error {
-	started := c.start()
+	started := time.Now()
 	return c.finish(ctx, "delete", "deleting from", started, c.store.Delete(ctx, key))
 }
 
@@ -52,7 +52,7 @@ func (c calls) sync(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	started := c.start()
+	started := time.Now()
 	return c.finish(ctx, "sync", "syncing", started, syncer.Sync(ctx))
 }
 
@@ -61,7 +61,7 @@ func (c calls) count(ctx context.Context, prefix string) (int64, bool) {
 	if !ok {
 		return 0, false
 	}
-	started := c.start()
+	started := time.Now()
 	n, err := counter.Count(ctx, prefix)
 	return n, c.finish(ctx, "count", "counting", started, err) == nil
 }
@@ -71,12 +71,12 @@ func (c calls) scan(ctx context.Context, prefix string, visit func(key string, v
 	if !ok {
 		return fmt.Errorf("reading all of the session store: %w", errors.ErrUnsupported)
 	}
-	started := c.start()
+	started := time.Now()
 	return c.finish(ctx, "scan", "reading all of", started, scanner.Scan(ctx, prefix, visit))
 }
 
 func (c calls) ping(ctx context.Context) error {
-	started := c.start()
+	started := time.Now()
 	var err error
 	if pinger, ok := c.store.(Pinger); ok {
 		err = pinger.Ping(ctx)
@@ -86,24 +86,15 @@ func (c calls) ping(ctx context.Context) error {
 	return c.finish(ctx, "ping", "asking", started, err)
 }
 
-func (c calls) start() time.Time {
-	if c.measure == nil {
-		return time.Time{}
-	}
-	return time.Now()
-}
-
 // finish calls measure, and returns err with what was being done. Absence is an
 // answer, and a caller who has gone is no fault of the store.
 func (c calls) finish(ctx context.Context, op, doing string, started time.Time, err error) error {
 	absent := errors.Is(err, ErrNotFound)
-	if c.measure != nil {
-		fault := err
-		if absent || errors.Is(ctx.Err(), context.Canceled) {
-			fault = nil
-		}
-		c.measure(op, time.Since(started), fault)
+	fault := err
+	if absent || errors.Is(ctx.Err(), context.Canceled) {
+		fault = nil
 	}
+	c.measure(op, time.Since(started), fault)
 	if err == nil || absent {
 		return err
 	}
@@ -126,7 +117,7 @@ func (c calls) readAhead(ctx context.Context, keys ...string) (reader, error) {
 	if !ok {
 		return reader{calls: c}, nil
 	}
-	started := c.start()
+	started := time.Now()
 	values, err := getter.GetMany(ctx, keys...)
 	return reader{calls: c, keys: keys, values: values}, c.finish(ctx, "get", "reading", started, err)
 }

@@ -110,6 +110,12 @@ func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 	if cfg.CacheHit == nil || cfg.CacheMiss == nil {
 		cfg.CacheHit, cfg.CacheMiss = func() {}, func() {}
 	}
+	if cfg.Measure == nil {
+		cfg.Measure = func(string, time.Duration, error) {}
+	}
+	if cfg.Report == nil {
+		cfg.Report = func(string, error) {}
+	}
 	now := func() int64 { return cfg.Now().UnixNano() }
 	m := &Manager{
 		calls:       calls{store: cfg.Store, measure: cfg.Measure},
@@ -218,9 +224,6 @@ type reporter struct {
 // report calls the callback, unless it did so for the same event a short while
 // ago.
 func (r *reporter) report(event string, err error) {
-	if r.callback == nil {
-		return
-	}
 	now := r.now()
 	r.mu.Lock()
 	last, known := r.last[event]

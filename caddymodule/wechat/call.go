@@ -77,9 +77,6 @@ func (a *API) Tokens() *Tokens { return a.tokens }
 // programs: one that it takes over from, when the configuration is reloaded.
 func (a *API) ShareTokens(with *API) { a.tokens.share(with.tokens) }
 
-// InFlight returns how many calls have a place just now.
-func (a *API) InFlight() int { return a.turns.inFlight() }
-
 // Close frees what the API holds. Calls under way go on.
 func (a *API) Close() { a.transport.CloseIdleConnections() }
 

@@ -69,9 +69,6 @@ func NewClient(cfg Config) (*Client, error) {
 // when a gateway is reloaded, logins that were begun must not die of it.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// InFlight returns how many exchanges have a place.
-func (c *Client) InFlight() int { return c.turns.inFlight() }
-
 // Code2Session exchanges a code of the mini program appID for the user's
 // session. The code is sent as it is, whatever characters it has; its length
 // and form are for the caller to judge. Every error is an *Error.

@@ -34,6 +34,27 @@ func (c *Client) SetRootCAs(roots *x509.CertPool) {
 	}
 }
 
+// InFlight returns how many exchanges have a place.
+func (c *Client) InFlight() int { return c.turns.inFlight() }
+
+// InFlight returns how many calls have a place.
+func (a *API) InFlight() int { return a.turns.inFlight() }
+
+func (t *turns) inFlight() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.taken
+}
+
+// Get returns the access_token that a call is made with.
+func (t *Tokens) Get(ctx context.Context, appID string) (string, error) {
+	token, err := t.get(ctx, appID)
+	if err != nil {
+		return "", err
+	}
+	return token, nil
+}
+
 // UseOneConnectionEach makes the client use the transport that it has where there is a proxy.
 func (c *Client) UseOneConnectionEach() { c.transport = newProxyTransport(Config{}, nil) }
 

@@ -140,17 +140,9 @@ func (t *Tokens) share(old *Tokens) {
 	}
 }
 
-// Get returns the mini program's access_token. While it fetches the first one,
-// or the next one after a token has ended, Get waits until ctx ends. Otherwise
-// it does not wait. Every error is an *Error.
-func (t *Tokens) Get(ctx context.Context, appID string) (string, error) {
-	token, err := t.get(ctx, appID)
-	if err != nil {
-		return "", err
-	}
-	return token, nil
-}
-
+// get returns the mini program's access_token. While it fetches the first one,
+// or the next one after a token has ended, get waits until ctx ends. Otherwise
+// it does not wait.
 func (t *Tokens) get(ctx context.Context, appID string) (string, *Error) {
 	p := t.programs[appID]
 	if p == nil {

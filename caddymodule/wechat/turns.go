@@ -119,10 +119,3 @@ func (t *turns) release() {
 	}
 	turn <- true
 }
-
-// inFlight returns how many places are taken.
-func (t *turns) inFlight() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.taken
-}
