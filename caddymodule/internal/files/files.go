@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 )
 
 // Write makes a file that appears under its name only when write has
@@ -34,19 +33,9 @@ func Write(path string, replace bool, write func(*os.File) error) error {
 	if err := name(tmp.Name(), path); err != nil {
 		return fmt.Errorf("naming the file: %w", err)
 	}
-	_ = SyncDir(dir) // not every file system can
+	// Not every system can sync a directory.
+	if d, err := os.Open(dir); err == nil {
+		_ = errors.Join(d.Sync(), d.Close())
+	}
 	return nil
-}
-
-// SyncDir makes the names of the files in a directory durable.
-func SyncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if runtime.GOOS == "windows" {
-		return nil // it denies access
-	}
-	return f.Sync()
 }

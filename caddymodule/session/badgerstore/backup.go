@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/files"
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
@@ -47,14 +46,14 @@ func Restore(ctx context.Context, r io.Reader, dir string) (n int64, err error) 
 		return 0, err
 	}
 	mark := filepath.Join(dir, restoringFile)
-	if err := errors.Join(os.WriteFile(mark, nil, 0o600), files.SyncDir(dir)); err != nil {
+	if err := errors.Join(os.WriteFile(mark, nil, 0o600), storekit.SyncDir(dir)); err != nil {
 		return 0, err
 	}
 	if n, err = fill(ctx, r, dir); err != nil {
 		return 0, errors.Join(err, os.RemoveAll(dir))
 	}
 	// The mark goes when all else is on the disk.
-	return n, errors.Join(files.SyncDir(dir), os.Remove(mark), files.SyncDir(dir))
+	return n, errors.Join(storekit.SyncDir(dir), os.Remove(mark), storekit.SyncDir(dir))
 }
 
 // fill writes a backup into a new store.

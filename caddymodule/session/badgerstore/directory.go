@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/files"
+	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
 var (
@@ -96,7 +96,7 @@ func openWitness(dir string) (*witness, error) {
 		return nil, err
 	}
 	if fresh {
-		return w, errors.Join(w.write(), w.file.Sync(), files.SyncDir(dir))
+		return w, errors.Join(w.write(), w.file.Sync(), storekit.SyncDir(dir))
 	}
 	w.number = binary.BigEndian.Uint64(content[len(storeVersion):])
 	w.tables = binary.BigEndian.Uint64(content[len(storeVersion)+8:])

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/files"
 	"github.com/wxgate/wxgate/caddymodule/session/storekit"
 )
 
@@ -35,7 +34,7 @@ func openReserve(dir string) (*reserve, error) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err == nil && size < reserveSize {
 		_, err = f.Write(make([]byte, reserveSize-size))
-		err = errors.Join(err, f.Sync(), files.SyncDir(dir))
+		err = errors.Join(err, f.Sync(), storekit.SyncDir(dir))
 	}
 	return &reserve{file: f}, err
 }
