@@ -3,7 +3,6 @@ package main_test
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -61,9 +60,15 @@ func measureScale(b *testing.B, gateways, masters int) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	defer client.CloseIdleConnections()
 
+	used := func() (sum float64) {
+		for _, pid := range pids {
+			sum += float64(cpuTime(b, pid).Microseconds())
+		}
+		return sum
+	}
 	// phase does work for each session on each of some gateways, and reports what it cost.
 	phase := func(name string, on []*gatewaytest.Gateway, work func(g *gatewaytest.Gateway, i int)) {
-		gate, store := cpuOf(b, pids...), redisInfo(b, redis, "cpu", "used_cpu_sys", "used_cpu_user")
+		gate, store := used(), redisInfo(b, redis, "cpu", "used_cpu_sys", "used_cpu_user")
 		var workers sync.WaitGroup
 		for worker := range 64 {
 			workers.Go(func() {
@@ -76,7 +81,7 @@ func measureScale(b *testing.B, gateways, masters int) {
 		}
 		workers.Wait()
 		n := float64(sessions * len(on))
-		b.ReportMetric((cpuOf(b, pids...)-gate)/n, name+"-gate-µs")
+		b.ReportMetric((used()-gate)/n, name+"-gate-µs")
 		if redis != nil {
 			b.ReportMetric((redisInfo(b, redis, "cpu", "used_cpu_sys", "used_cpu_user")-store)*1e6/n, name+"-redis-µs")
 		}
@@ -118,23 +123,6 @@ func measureScale(b *testing.B, gateways, masters int) {
 	for _, g := range all {
 		g.Stop()
 	}
-}
-
-// cpuOf returns the processor time that processes have used, in µs: utime and
-// stime of proc_pid_stat(5), in units of 10 ms.
-func cpuOf(b *testing.B, pids ...int) (sum float64) {
-	for _, pid := range pids {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		require.NoError(b, err)
-		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-		for _, field := range fields[11:13] {
-			var ticks float64
-			_, err := fmt.Sscan(field, &ticks)
-			require.NoError(b, err)
-			sum += ticks * 10_000
-		}
-	}
-	return sum
 }
 
 // redisInfo returns the sum of fields of INFO over the nodes.

@@ -171,6 +171,14 @@ func (m *metrics) storeCall(op string, took time.Duration, err error) {
 	}
 }
 
+func (m *metrics) lookedUp(inMemory bool) {
+	if inMemory {
+		m.cacheHit.Inc()
+	} else {
+		m.cacheMiss.Inc()
+	}
+}
+
 func (m *metrics) revoked(reason string, n int) {
 	m.revocations.WithLabelValues(reason).Add(float64(n))
 }

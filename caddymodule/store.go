@@ -208,8 +208,7 @@ func (a *App) openStore() error {
 		Lifetime:    time.Duration(a.Session.Lifetime),
 		MaxPerUser:  *a.Session.MaxPerUser,
 		Measure:     a.metrics.storeCall,
-		CacheHit:    a.metrics.cacheHit.Inc,
-		CacheMiss:   a.metrics.cacheMiss.Inc,
+		Found:       a.metrics.lookedUp,
 		Report: func(event string, err error) {
 			a.logger.Error(event, zap.Error(err))
 		},

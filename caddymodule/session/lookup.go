@@ -62,13 +62,13 @@ func (m *Manager) find(ctx context.Context, h hash, now int64) (*Session, error)
 	if c != nil {
 		if s, ok := c.sessions.GetIfPresent(h); ok {
 			if c.current(s, now) && m.expired(s, now) == nil {
-				m.hit()
+				m.found(true)
 				return s, nil
 			}
 			stale = s // if it has expired, another node may have seen it since
 		}
 	}
-	m.miss()
+	m.found(false)
 	s, err := m.read(ctx, c, h, stale, now)
 	if err != nil {
 		return nil, err

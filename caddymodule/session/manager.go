@@ -56,9 +56,9 @@ type Config struct {
 	// gone are not passed as errors.
 	Measure func(op string, took time.Duration, err error)
 
-	// CacheHit and CacheMiss, if both are set, are called for each look-up that was
-	// answered from memory, or had to ask the store.
-	CacheHit, CacheMiss func()
+	// Found, if set, is called for each look-up: inMemory is false if it had
+	// to ask the store.
+	Found func(inMemory bool)
 
 	// Report, if set, is called when background work fails or a record cannot
 	// be read. event is a constant; the same one is reported at most once a
@@ -74,7 +74,7 @@ type Manager struct {
 	now         func() int64 // nanoseconds since 1970
 	reporter    *reporter
 	cache       atomic.Pointer[cache] // nil if closed or the store is no Observer
-	hit, miss   func()
+	found       func(inMemory bool)
 	meta        atomic.Pointer[knownMeta]
 	renewals    renewals
 	idleTimeout int64 // nanoseconds
@@ -107,8 +107,8 @@ func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.CacheHit == nil || cfg.CacheMiss == nil {
-		cfg.CacheHit, cfg.CacheMiss = func() {}, func() {}
+	if cfg.Found == nil {
+		cfg.Found = func(bool) {}
 	}
 	if cfg.Measure == nil {
 		cfg.Measure = func(string, time.Duration, error) {}
@@ -121,8 +121,7 @@ func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 		calls:       calls{store: cfg.Store, measure: cfg.Measure},
 		sealer:      sealer,
 		now:         now,
-		hit:         cfg.CacheHit,
-		miss:        cfg.CacheMiss,
+		found:       cfg.Found,
 		reporter:    &reporter{callback: cfg.Report, now: now, last: make(map[string]int64)},
 		idleTimeout: int64(cmp.Or(cfg.IdleTimeout, DefaultIdleTimeout)),
 		lifetime:    int64(cmp.Or(cfg.Lifetime, DefaultLifetime)),
@@ -155,19 +154,23 @@ func (m *Manager) Close() {
 // backgroundTimeout bounds one piece of background work.
 const backgroundTimeout = 5 * time.Second
 
-// background runs work in a goroutine, unless the Manager is closed.
-func (m *Manager) background(work func(ctx context.Context)) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return false
-	}
-	m.underway.Go(func() {
+// background does work in a goroutine that Close waits for. After Close, for a
+// request of a configuration that a reload replaced, it is done at once.
+func (m *Manager) background(work func(ctx context.Context)) {
+	bounded := func() {
 		ctx, cancel := context.WithTimeout(context.Background(), backgroundTimeout)
 		defer cancel()
 		work(ctx)
-	})
-	return true
+	}
+	m.mu.Lock()
+	closed := m.closed
+	if !closed {
+		m.underway.Go(bounded)
+	}
+	m.mu.Unlock()
+	if closed {
+		bounded()
+	}
 }
 
 // Count estimates how many sessions are live; false if the store cannot.

@@ -130,7 +130,7 @@ func (m *Manager) rewrite(ctx context.Context, key string, change func(plain []b
 }
 
 // later writes a record in the background, unless it is being written or the
-// store has no room. After Close it writes the record before it returns.
+// store has no room.
 func (m *Manager) later(key string, now int64, event string, write func(context.Context) error) {
 	release, ok := m.renewals.claim(key, now)
 	if !ok {
@@ -140,19 +140,14 @@ func (m *Manager) later(key string, now int64, event string, write func(context.
 		release(now + int64(renewalRetryInterval))
 		return
 	}
-	work := func(ctx context.Context) {
+	m.background(func(ctx context.Context) {
 		if err := write(ctx); err != nil {
 			m.reporter.report(event, err)
 			release(m.now() + int64(renewalRetryInterval))
 			return
 		}
 		release(0)
-	}
-	if !m.background(work) { // a request of a configuration that a reload replaced
-		ctx, cancel := context.WithTimeout(context.Background(), backgroundTimeout)
-		defer cancel()
-		work(ctx)
-	}
+	})
 }
 
 // ttlUntil is the ttl of a record that ends at a time.

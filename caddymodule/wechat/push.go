@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,6 +198,10 @@ func encryptedMember(body []byte, isXML bool) (string, error) {
 	return encrypted, nil
 }
 
+// xmlDirective finds a DOCTYPE, which has no place in a message, and not a
+// comment or CDATA.
+var xmlDirective = regexp.MustCompile(`<![^-[]`)
+
 // encryptedElement returns the text of the one element Encrypt right below the
 // root of an XML document.
 func encryptedElement(body []byte) (string, error) {
@@ -206,7 +211,8 @@ func encryptedElement(body []byte) (string, error) {
 			Elements []struct{} `xml:",any"`
 		}
 	}
-	if bytes.Contains(body, []byte("<!DOCTYPE")) || xml.Unmarshal(body, &document) != nil {
+	dec := xml.NewDecoder(bytes.NewReader(body))
+	if xmlDirective.Match(body) || dec.Decode(&document) != nil || len(bytes.TrimSpace(body[dec.InputOffset():])) > 0 {
 		return "", PushMalformed
 	}
 	found := document.Encrypt

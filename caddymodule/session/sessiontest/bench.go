@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 )
@@ -37,20 +35,7 @@ func benchKey(i uint64) string {
 func measure(b *testing.B, name string, goroutines int, work func() error) {
 	b.Run(name, func(b *testing.B) {
 		b.ReportAllocs()
-		var left atomic.Int64
-		left.Store(int64(b.N))
-		var group errgroup.Group
-		for range goroutines {
-			group.Go(func() error {
-				for left.Add(-1) >= 0 {
-					if err := work(); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		}
-		require.NoError(b, group.Wait())
+		together(b, goroutines, b.N, func(int) error { return work() })
 	})
 }
 
