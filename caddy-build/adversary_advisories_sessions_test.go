@@ -145,23 +145,23 @@ func replayConcurrentLogins(t *testing.T, s *stage) {
 	require.Len(t, got, 32)
 }
 
-// replayMixedRecords gives one session's key the record of another, as a store
+// replayMixedRecords gives one user's key the record of another, as a store
 // would whose replies are out of step.
 func replayMixedRecords(t *testing.T, _ *stage) {
 	server := redistest.Start(t)
 	g := gatewaytest.New(t)
 	g.Run(gatewaytest.Config{App: "encryption_key " + someKey + "\nstore redis " + server.Addr + " {\nclient_cache off\n}"})
 	token := g.Login("alice").Token
-	const sessions = "wxgate:session:*"
+	const users = "wxgate:user:*"
 	require.Equal(t, "1", redisEval(t, server.Addr, `local keys = redis.call("keys", ARGV[1])
 		redis.call("set", "alice", keys[1])
-		return #keys`, sessions))
+		return #keys`, users))
 	victim := g.Login("bob").Token
 	require.Equal(t, "2", redisEval(t, server.Addr, `local keys, alice = redis.call("keys", ARGV[1]), redis.call("get", "alice")
 		for _, key in ipairs(keys) do
 			if key ~= alice then redis.call("copy", key, alice, "REPLACE") end
 		end
-		return #keys`, sessions))
+		return #keys`, users))
 	resp := g.Get("/", gatewaytest.Token(token))
 	require.GreaterOrEqual(t, resp.Status, 400, "alice's token does not open bob's session")
 	g.RequireNothing(t)

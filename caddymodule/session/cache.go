@@ -10,11 +10,11 @@ import (
 // A cache keeps opened sessions, so that a session in use costs no store call,
 // no decryption and no decoding.
 //
-// Invalidation: every storage key has a version counter (keys share counters,
-// by hash; sharing costs an extra read, never a stale one). A session carries
-// the versions of its records from before the store was read. A change during
-// the read, or at any later time, makes them differ, and the session is read
-// again. So an invalidation cannot slip between a read and the insertion.
+// Invalidation: every user has a version counter (users share counters, by hash;
+// sharing costs an extra read, never a stale one). A session carries the versions
+// from before the store was read. A change during the read, or at any later time,
+// makes them differ, and the session is read again. So an invalidation cannot
+// slip between a read and the insertion.
 type cache struct {
 	sessions *otter.Cache[hash, *Session]
 	versions []atomic.Uint32
@@ -24,12 +24,12 @@ type cache struct {
 }
 
 // versionCounters is large enough that with DefaultCacheSize sessions in the
-// cache, each with two counters, a change makes about one other be read again.
-const versionCounters = 1 << 18
+// cache, a change makes about one other in two be read again.
+const versionCounters = 1 << 17
 
-// versions are the counters of a session's records and the epoch.
+// versions are the epoch and the counter of a session's user.
 type versions struct {
-	epoch, session, user uint32
+	epoch, user uint32
 }
 
 func newCache(size int, store Observer) *cache {
@@ -47,22 +47,19 @@ func (c *cache) changed(key string) {
 	switch {
 	case key == "" || key == metaKey:
 		c.epoch.Add(1)
-	case len(key) == len(sessionPrefix)+len(hash{}) && key[:len(sessionPrefix)] == sessionPrefix:
-		c.version(hash([]byte(key[len(sessionPrefix):]))).Add(1)
-	case len(key) == len(userPrefix)+len(hash{}) && key[:len(userPrefix)] == userPrefix:
-		c.version(hash([]byte(key[len(userPrefix):]))).Add(1)
+	case len(key) == len(userPrefix)+len(userHash{}) && key[:len(userPrefix)] == userPrefix:
+		c.version(userHash([]byte(key[len(userPrefix):]))).Add(1)
 	}
 }
 
-func (c *cache) version(h hash) *atomic.Uint32 {
+func (c *cache) version(h userHash) *atomic.Uint32 {
 	return &c.versions[binary.LittleEndian.Uint32(h[:4])%versionCounters]
 }
 
-// current reports whether no record that the session was made of has changed
-// since it was read.
+// current reports whether nothing that the session was made of has changed since
+// it was read.
 func (c *cache) current(s *Session, now int64) bool {
-	return s.versions.session == c.version(s.hash).Load() &&
-		s.versions.user == c.version(s.user).Load() &&
+	return s.versions.user == c.version(s.user).Load() &&
 		s.versions.epoch == c.epoch.Load() &&
 		c.fresh(s.read, now)
 }

@@ -21,11 +21,6 @@ func (c calls) get(ctx context.Context, key string) ([]byte, error) {
 	return value, c.finish(ctx, "get", "reading", started, err)
 }
 
-func (c calls) put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	started := time.Now()
-	return c.finish(ctx, "put", "writing", started, c.store.Put(ctx, key, value, ttl))
-}
-
 // update returns an error of change as it is.
 func (c calls) update(ctx context.Context, key string, change ChangeFunc) error {
 	var refused error
@@ -41,11 +36,6 @@ func (c calls) update(ctx context.Context, key string, change ChangeFunc) error 
 	return c.finish(ctx, "update", "updating", started, err)
 }
 
-func (c calls) delete(ctx context.Context, key string) error {
-	started := time.Now()
-	return c.finish(ctx, "delete", "deleting from", started, c.store.Delete(ctx, key))
-}
-
 // sync makes what was written so far durable, if the store needs to be asked.
 func (c calls) sync(ctx context.Context) error {
 	syncer, ok := c.store.(Syncer)
@@ -56,13 +46,13 @@ func (c calls) sync(ctx context.Context) error {
 	return c.finish(ctx, "sync", "syncing", started, syncer.Sync(ctx))
 }
 
-func (c calls) count(ctx context.Context, prefix string) (int64, bool) {
+func (c calls) count(ctx context.Context, prefix string, number func(key string, value []byte) int64) (int64, bool) {
 	counter, ok := c.store.(Counter)
 	if !ok {
 		return 0, false
 	}
 	started := time.Now()
-	n, err := counter.Count(ctx, prefix)
+	n, err := counter.Count(ctx, prefix, number)
 	return n, c.finish(ctx, "count", "counting", started, err) == nil
 }
 

@@ -41,28 +41,25 @@ func (m *Manager) Create(ctx context.Context, login Login) (Created, error) {
 		return Created{}, err
 	}
 
-	token, h := newToken()
-	a := &admission{
-		manager: m,
-		login:   login,
-		hash:    h,
-		record: sessionRecord{
-			user:            hashUser(login.AppID, login.OpenID),
-			storeGeneration: meta.generationOf([]byte(login.AppID)),
-			created:         now,
-			seen:            now,
-			expires:         now + m.lifetime,
-			appID:           []byte(login.AppID),
-			openID:          []byte(login.OpenID),
-		},
+	user := hashUser(login.AppID, login.OpenID)
+	token, h := newToken(user)
+	a := &admission{manager: m, login: login, user: user, session: listedSession{
+		hash:       h,
+		generation: meta.generationOf([]byte(login.AppID)),
+		created:    now,
+		seen:       now,
+		expires:    now + m.lifetime,
+	}}
+	if err = m.calls.update(ctx, userKey(user), a.admit); err == nil {
+		err = m.calls.sync(ctx)
 	}
-	if err := a.commit(ctx); err != nil {
+	if err != nil {
 		a.undo(ctx)
 		return Created{}, err
 	}
 	return Created{
 		Token:   token,
-		Session: m.newSession(h, &a.record, a.unionID),
+		Session: m.newSession(user, &a.record, a.session),
 		Evicted: ids(a.evicted),
 	}, nil
 }
@@ -85,74 +82,34 @@ func (l Login) check() error {
 type admission struct {
 	manager *Manager
 	login   Login
-	hash    hash
-	record  sessionRecord
-	idle    map[hash]bool // which listed sessions have idled out; nil: not known yet
+	user    userHash
+	session listedSession
 
 	// Results of the last call of admit.
-	unionID []byte
-	listed  []listedSession // those before this one
-	evicted []listedSession // by the cap
-	expired []listedSession
-}
-
-// errIdleUnknown ends an admission for which the cap would evict a session,
-// before it is known which sessions have idled out.
-var errIdleUnknown = errors.New("idle sessions are not known")
-
-// commit lists the session in the user's record, and then writes its own
-// record. It is live only when both are there.
-func (a *admission) commit(ctx context.Context) error {
-	m := a.manager
-	err := m.calls.update(ctx, userKey(a.record.user), a.admit)
-	if errors.Is(err, errIdleUnknown) {
-		a.idle = make(map[hash]bool)
-		for _, s := range a.listed {
-			a.idle[s.hash] = m.idledOut(ctx, s.hash, a.record.created)
-		}
-		err = m.calls.update(ctx, userKey(a.record.user), a.admit)
-	}
-	if err != nil {
-		return err
-	}
-	key := sessionKey(a.hash)
-	if err := m.calls.put(ctx, key, m.sealer.seal(key, a.record.encode()), m.ttlUntil(a.record.expires)); err != nil {
-		return err
-	}
-	_ = m.deleteSessions(ctx, slices.Concat(a.evicted, a.expired))
-	return m.calls.sync(ctx)
+	record  userRecord
+	evicted []listedSession
 }
 
 // admit is the ChangeFunc of the user's record.
 func (a *admission) admit(old []byte) ([]byte, time.Duration, error) {
-	m, now := a.manager, a.record.created
-	a.evicted, a.expired = nil, nil
-	user, opened := m.openUser(a.record.user, old)
+	m, now := a.manager, a.session.created
+	user, opened := m.openUser(a.user, old)
 	if !opened {
-		user = userRecord{appID: a.record.appID, openID: a.record.openID, generation: newGeneration()}
+		user = userRecord{appID: []byte(a.login.AppID), openID: []byte(a.login.OpenID)}
+	}
+	if !user.holds(a.login.AppID, a.login.OpenID) {
+		return nil, 0, errors.New("two users have one hash")
 	}
 	user.remember(a.login, now)
-	a.record.generation, a.unionID = user.generation, user.unionID
 
-	a.listed = user.sessions.decode()
-	live := make([]listedSession, 0, len(a.listed)+1)
-	for _, s := range a.listed {
-		if now >= m.endOfListed(s) || a.idle[s.hash] {
-			a.expired = append(a.expired, s)
-		} else {
-			live = append(live, s)
-		}
-	}
+	live := slices.Collect(user.sessions.all())
+	live = slices.DeleteFunc(live, func(l listedSession) bool { return now >= m.endOfListed(l) || m.idledOut(l, now) })
 	slices.SortStableFunc(live, func(x, y listedSession) int { return cmp.Compare(x.created, y.created) })
-	if over := len(live) + 1 - m.cap(); over > 0 {
-		if a.idle == nil {
-			return nil, 0, errIdleUnknown
-		}
-		a.evicted, live = live[:over], live[over:]
-	}
-	live = append(live, listedSession{hash: a.hash, created: now, expires: a.record.expires})
-	user.sessions = encodeListed(live)
-	return m.sealUser(a.record.user, &user)
+	over := max(0, len(live)+1-m.cap())
+	a.evicted = live[:over]
+	user.sessions = encodeListed(append(live[over:], a.session))
+	a.record = user
+	return m.sealUser(a.user, &user)
 }
 
 // cap is how many sessions a user may have.
@@ -165,18 +122,15 @@ func (m *Manager) cap() int {
 
 // idledOut reports whether the idle timeout has surely ended a session. Its
 // record may be a tenth behind, and further if renewals could not be written;
-// then this process knows better. Without an answer it counts as live.
-func (m *Manager) idledOut(ctx context.Context, h hash, now int64) bool {
+// then this process knows better.
+func (m *Manager) idledOut(l listedSession, now int64) bool {
+	seen := l.seen
 	if c := m.cache.Load(); c != nil {
-		if s, ok := c.sessions.GetIfPresent(h); ok && c.current(s, now) && m.expired(s, now) == nil {
-			return false
+		if s, ok := c.sessions.GetIfPresent(l.hash); ok {
+			seen = max(seen, s.seen.Load())
 		}
 	}
-	record, _, err := m.readSession(ctx, reader{calls: m.calls}, h)
-	if err != nil {
-		return errors.Is(err, ErrInvalid)
-	}
-	return now >= record.seen+m.idleTimeout+m.idleTimeout/renewalsPerIdle
+	return now >= seen+m.idleTimeout+m.idleTimeout/renewalsPerIdle
 }
 
 // remember keeps what WeChat answered about the user. The newest session_key
@@ -191,13 +145,11 @@ func (r *userRecord) remember(login Login, now int64) {
 }
 
 // undo removes what a login that failed may have left. No client has its token,
-// so this only keeps the records tidy, and may fail.
+// so this only keeps the record tidy, and may fail.
 func (a *admission) undo(ctx context.Context) {
-	m := a.manager
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), backgroundTimeout)
 	defer cancel()
-	_, _ = m.unlist(ctx, a.record.user, func(s listedSession) bool { return s.hash == a.hash })
-	_ = m.calls.delete(ctx, sessionKey(a.hash))
+	_ = a.manager.unlist(ctx, a.user, func(l listedSession) bool { return l.hash == a.session.hash })
 }
 
 func ids(sessions []listedSession) []string {
@@ -210,7 +162,7 @@ func ids(sessions []listedSession) []string {
 
 // openUser opens a user record for a change of it, and reports whether there is
 // one that opens.
-func (m *Manager) openUser(h hash, sealed []byte) (user userRecord, opened bool) {
+func (m *Manager) openUser(h userHash, sealed []byte) (user userRecord, opened bool) {
 	if sealed == nil {
 		return userRecord{}, false
 	}
@@ -225,6 +177,6 @@ func (m *Manager) openUser(h hash, sealed []byte) (user userRecord, opened bool)
 }
 
 // sealUser returns what a ChangeFunc writes of a user record.
-func (m *Manager) sealUser(h hash, user *userRecord) ([]byte, time.Duration, error) {
+func (m *Manager) sealUser(h userHash, user *userRecord) ([]byte, time.Duration, error) {
 	return m.sealer.seal(userKey(h), user.encode()), m.userTTL(user), nil
 }

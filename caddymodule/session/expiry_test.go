@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -124,8 +123,8 @@ func TestRefusedSessionStaysDead(t *testing.T) {
 				long.Close()
 				long.restart()
 				long.dead(token)
-				for key, value := range dump(t, store, "session:") {
-					require.NoError(t, store.Put(t.Context(), key, value, 0))
+				for key, value := range dump(t, store, "user:") {
+					require.NoError(t, store.Put(t.Context(), key, value, 0)) // so that it is read again
 				}
 				long.dead(token)
 			})
@@ -142,20 +141,8 @@ func TestExpiredSessionThatCannotBeRevoked(t *testing.T) {
 	net.down(func(method, _ string) bool { return method == "update" })
 	require.ErrorIs(t, f.unanswered(created.Token), errDown)
 	require.ErrorIs(t, f.Alive(t.Context(), created.Session), session.ErrInvalid, "a stream ends")
-	net.set(func() {
-		net.before = func(method, _ string) error {
-			if method == "update" {
-				return session.ErrFull
-			}
-			return nil
-		}
-	})
-	net.taken()
-	require.ErrorIs(t, f.unanswered(created.Token), session.ErrFull)
-	require.NotContains(t, net.taken(), "delete session", "what is left of a full store is for revocations")
-	net.down(func(method, _ string) bool { return method == "delete" })
-	f.dead(created.Token)
 	net.up()
+	f.dead(created.Token)
 	long := manage(t, net, func(c *session.Config) { c.Lifetime, c.Now = 100*time.Hour, f.clock.Now })
 	long.dead(created.Token)
 }
@@ -184,7 +171,7 @@ func TestRenewal(t *testing.T) {
 	renewals := func() (n int) {
 		f.Close()
 		for _, call := range net.taken() {
-			if call == "update session" {
+			if call == "update user" {
 				n++
 			}
 		}
@@ -192,6 +179,7 @@ func TestRenewal(t *testing.T) {
 		f.restart()
 		return n
 	}
+	net.taken()
 	f.lives(token, "oAlice")
 	f.clock.Advance(time.Hour - 1)
 	f.lives(token, "oAlice")
@@ -225,25 +213,34 @@ func TestRenewal(t *testing.T) {
 		f.lives(token, "oAlice")
 		require.Zero(t, renewals())
 	})
-	t.Run("does not bring a deleted record back", func(t *testing.T) {
-		f.lives(token, "oAlice")
-		renewals() // so that none is under way
-		net.set(func() {
-			net.before = func(method, key string) error {
-				if method == "update" && strings.HasPrefix(key, "session:") {
-					return net.Store.Delete(t.Context(), key)
+	t.Run("does not bring back", func(t *testing.T) {
+		for name, end := range map[string]func(key string) error{
+			"a session that was revoked": func(string) error {
+				_, err := manage(t, net.Store).RevokeUser(t.Context(), appID, "oAlice")
+				return err
+			},
+			"a record that was deleted": func(key string) error { return net.Store.Delete(t.Context(), key) },
+		} {
+			renewals() // so that none is under way
+			token := f.login("oAlice")
+			var once sync.Once
+			net.set(func() {
+				net.before = func(method, key string) (err error) {
+					if method == "update" {
+						once.Do(func() { err = end(key) })
+					}
+					return err
 				}
-				return nil
-			}
-		})
-		f.clock.Advance(2 * time.Hour)
-		_, _ = f.Lookup(t.Context(), token)
-		f.Close()
-		net.up()
-		f.restart()
-		f.dead(token)
-		require.Empty(t, dump(t, net.Store.(session.Scanner), "session:"))
-		require.Len(t, f.reports.all(), 1, "a session that ended is no trouble")
+			})
+			f.clock.Advance(2 * time.Hour)
+			f.lives(token, "oAlice")
+			f.Close()
+			net.up()
+			f.restart()
+			f.dead(token)
+			require.Len(t, f.reports.all(), 1, "%s is no trouble", name)
+		}
+		require.Empty(t, dump(t, net.Store.(session.Scanner), "user:"))
 	})
 	t.Run("keeps the later use that another node has written", func(t *testing.T) {
 		renewals()
@@ -252,8 +249,8 @@ func TestRenewal(t *testing.T) {
 		other.clock.Advance(f.clock.Now().Sub(other.clock.Now()) + 4*time.Hour)
 		var once sync.Once
 		net.set(func() {
-			net.before = func(method, key string) error {
-				if method == "update" && strings.HasPrefix(key, "session:") {
+			net.before = func(method, _ string) error {
+				if method == "update" {
 					once.Do(func() {
 						other.lives(token, "oCarol")
 						other.Close()
@@ -269,6 +266,17 @@ func TestRenewal(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, user.Sessions[0].LastSeen.Equal(other.clock.Now()))
 	})
+	t.Run("of two sessions of a user at once", func(t *testing.T) {
+		renewals()
+		one, two := f.login("oTwo"), f.login("oTwo")
+		f.clock.Advance(6 * time.Hour)
+		f.lives(one, "oTwo")
+		f.lives(two, "oTwo")
+		renewals()
+		f.clock.Advance(6 * time.Hour)
+		f.lives(one, "oTwo")
+		f.lives(two, "oTwo")
+	})
 	t.Run("of a request that a reload overtook", func(*testing.T) {
 		renewals()
 		token := f.login("oDora")
@@ -282,6 +290,7 @@ func TestRenewal(t *testing.T) {
 	t.Run("alive does not slide", func(t *testing.T) {
 		renewals()
 		s := f.create(sessiontest.Login("oBob")).Session
+		net.taken()
 		f.clock.Advance(9 * time.Hour)
 		require.NoError(t, f.Alive(t.Context(), s))
 		require.Zero(t, renewals())

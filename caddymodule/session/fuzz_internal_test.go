@@ -2,7 +2,9 @@ package session
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,28 +13,19 @@ import (
 // Whatever is decoded is exactly what encoding it gives: there is one way to
 // write a record, and nothing in it is ignored.
 func FuzzRecord(f *testing.F) {
-	session := sessionRecord{
-		user: hash{1}, storeGeneration: 2, generation: 3, created: 4, seen: 5, expires: 6,
-		appID: []byte("wx0123456789abcdef"), openID: []byte("oAlice"),
-	}
 	user := userRecord{
-		appID: []byte("wx0123456789abcdef"), openID: []byte("oAlice"), unionID: []byte("uAlice"), generation: 7,
+		appID: []byte("wx0123456789abcdef"), openID: []byte("oAlice"), unionID: []byte("uAlice"),
 		key: []byte("key"), keyReceived: 8, previous: []byte("old"),
-		sessions: encodeListed([]listedSession{{hash: hash{1}, created: 1, expires: 2}, {hash: hash{2}}}),
+		sessions: encodeListed([]listedSession{{hash: hash{1}, generation: 1, created: 2, seen: 3, expires: 4}, {hash: hash{2}}}),
 	}
 	meta := metaRecord{id: 1, generation: 2, apps: []appGeneration{{"wx0123456789abcdef", 3}}}
-	for _, b := range [][]byte{session.encode(), user.encode(), meta.encode(), {}, make([]byte, 16), (&userRecord{}).encode()} {
+	for _, b := range [][]byte{user.encode(), meta.encode(), {}, make([]byte, 16), (&userRecord{}).encode()} {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if r, err := decodeSession(b); err == nil {
-			require.Equal(t, b, r.encode())
-		} else {
-			require.ErrorIs(t, err, errMalformed)
-		}
 		if r, err := decodeUser(b); err == nil {
 			require.Equal(t, b, r.encode())
-			require.Equal(t, string(r.sessions), string(encodeListed(r.sessions.decode())))
+			require.Equal(t, string(r.sessions), string(encodeListed(slices.Collect(r.sessions.all()))))
 		} else {
 			require.ErrorIs(t, err, errMalformed)
 		}
@@ -42,26 +35,6 @@ func FuzzRecord(f *testing.F) {
 			require.ErrorIs(t, err, errMalformed)
 		}
 	})
-}
-
-// The generation decides even if the list is older than it.
-func TestUserRecordLists(t *testing.T) {
-	session := sessionRecord{generation: 1, appID: []byte("app"), openID: []byte("user")}
-	user := userRecord{
-		generation: 1, appID: []byte("app"), openID: []byte("user"),
-		sessions: encodeListed([]listedSession{{hash: hash{1}}, {hash: hash{2}}}),
-	}
-	require.True(t, user.lists(&session, hash{2}))
-	require.False(t, user.lists(&session, hash{3}))
-	for name, change := range map[string]func(*sessionRecord){
-		"generation": func(r *sessionRecord) { r.generation = 2 },
-		"appid":      func(r *sessionRecord) { r.appID = []byte("other") },
-		"openid":     func(r *sessionRecord) { r.openID = []byte("other") },
-	} {
-		other := session
-		change(&other)
-		require.False(t, user.lists(&other, hash{2}), name)
-	}
 }
 
 // A sealed value opens only as it was sealed, under its own key.
@@ -93,16 +66,12 @@ func FuzzSealed(f *testing.F) {
 
 		_, _, err = s.open(nil, key, plain) // whatever bytes
 		require.Error(t, err)
-		_, err = decodeSession(plain)
-		if err == nil {
-			require.NotEmpty(t, plain)
-		}
 	})
 }
 
 // A token is what newToken makes, in form; everything else is refused.
 func FuzzToken(f *testing.F) {
-	token, _ := newToken()
+	token, _ := newToken(userHash{1})
 	f.Add(token)
 	f.Add("")
 	f.Add(token[1:] + "=")
@@ -113,6 +82,29 @@ func FuzzToken(f *testing.F) {
 		}), ok)
 		if ok {
 			require.Len(t, h.id(), 16)
+			userOf(token) // whatever it is
 		}
 	})
+}
+
+// A token shows whose it is to who has the whole of it, and two tokens of a user
+// have nothing in common.
+func TestTokenShowsItsUser(t *testing.T) {
+	alice, bob := hashUser("wx0123456789abcdef", "oAlice"), hashUser("wx0123456789abcdef", "oBob")
+	require.NotEqual(t, alice, bob)
+	seen := make(map[byte]bool)
+	for range 1000 {
+		token, h := newToken(alice)
+		again, ok := hashToken(token)
+		require.True(t, ok)
+		require.Equal(t, h, again)
+		require.Equal(t, alice, userOf(token))
+		raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
+		require.NoError(t, err)
+		require.Len(t, raw, tokenBytes)
+		seen[raw[tokenBytes-1]] = true
+	}
+	require.Greater(t, len(seen), 200, "of 256 values of a byte")
+	token, _ := newToken(bob)
+	require.Equal(t, bob, userOf(token))
 }

@@ -20,6 +20,12 @@ type knownMeta struct {
 	read  int64
 }
 
+// accepts reports whether a session is of the store's generation. A store without
+// a meta record accepts none.
+func (k *knownMeta) accepts(user *userRecord, l listedSession) bool {
+	return k != nil && k.generationOf(user.appID) == l.generation
+}
+
 const (
 	eventEmptied     = "the session store was emptied while it was in use: all sessions are lost"
 	eventMetaDamaged = "the session store's own record is damaged: all sessions are refused"

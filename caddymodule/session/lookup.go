@@ -9,12 +9,8 @@ import (
 // is ErrInvalid if there is none; every other error means that the store could
 // not answer.
 func (m *Manager) Lookup(ctx context.Context, token string) (*Session, error) {
-	h, ok := hashToken(token)
-	if !ok {
-		return nil, errMalformedToken
-	}
 	now := m.now()
-	s, err := m.find(ctx, h, now)
+	s, err := m.find(ctx, token, now)
 	if err != nil {
 		return nil, err
 	}
@@ -43,33 +39,50 @@ func (m *Manager) Use(ctx context.Context, s *Session) error {
 
 // again finds a session that was found before.
 func (m *Manager) again(ctx context.Context, s *Session, now int64) (*Session, error) {
-	found, err := m.find(ctx, s.hash, now)
+	found, err := m.cached(s.hash, now), error(nil)
+	if found == nil {
+		found, err = m.load(ctx, s.hash, s.user, now)
+	}
 	if err == nil {
 		s.used(found.seen.Load())
+		return found, nil
 	}
-	if err != nil {
-		if expired := m.expired(s, now); expired != nil {
-			return nil, expired
-		}
+	if expired := m.expired(s, now); expired != nil {
+		return nil, expired
 	}
-	return found, err
+	return nil, err
 }
 
-// find returns the live session under a hash.
-func (m *Manager) find(ctx context.Context, h hash, now int64) (*Session, error) {
-	c := m.cache.Load()
-	var stale *Session
-	if c != nil {
-		if s, ok := c.sessions.GetIfPresent(h); ok {
-			if c.current(s, now) && m.expired(s, now) == nil {
-				m.found(true)
-				return s, nil
-			}
-			stale = s // if it has expired, another node may have seen it since
+// find returns the live session of a token.
+func (m *Manager) find(ctx context.Context, token string, now int64) (*Session, error) {
+	h, ok := hashToken(token)
+	if !ok {
+		return nil, errMalformedToken
+	}
+	if s := m.cached(h, now); s != nil {
+		return s, nil
+	}
+	return m.load(ctx, h, userOf(token), now)
+}
+
+// cached returns the session under a hash if it is in memory and live.
+func (m *Manager) cached(h hash, now int64) *Session {
+	if c := m.cache.Load(); c != nil {
+		s, ok := c.sessions.GetIfPresent(h)
+		if ok && c.current(s, now) && m.expired(s, now) == nil {
+			m.found(true)
+			return s
 		}
 	}
+	return nil
+}
+
+// load returns the live session of a user under a hash from the store. One that
+// expired in memory may have been used on another node since.
+func (m *Manager) load(ctx context.Context, h hash, user userHash, now int64) (*Session, error) {
 	m.found(false)
-	s, err := m.read(ctx, c, h, stale, now)
+	c := m.cache.Load()
+	s, err := m.read(ctx, c, h, user, now)
 	if err != nil {
 		return nil, err
 	}
@@ -96,108 +109,74 @@ func (m *Manager) expired(s *Session, now int64) *refusal {
 
 // revokeExpired revokes a session that has expired, so that it stays dead when
 // a longer timeout is configured later. It returns the refusal only when that
-// is certain. A full store returns its error: what is left of it is for
-// revocations.
+// is certain.
 func (m *Manager) revokeExpired(ctx context.Context, s *Session, expired *refusal) error {
-	sessions, err := m.unlist(ctx, s.user, func(l listedSession) bool { return l.hash == s.hash })
-	if err == nil {
-		_ = m.deleteSessions(ctx, sessions)
-		err = m.calls.sync(ctx)
-	}
+	err := m.unlist(ctx, s.user, func(l listedSession) bool { return l.hash == s.hash })
 	if err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrNoSuchUser) {
 		return err
 	}
 	return expired
 }
 
-// read reads a session from the store. stale, if not nil, is the session as it
-// was before. The versions are read before the records, so that a change during
-// the read shows afterwards.
-func (m *Manager) read(ctx context.Context, c *cache, h hash, stale *Session, now int64) (*Session, error) {
+// read reads a session from the store, and the store's own record with it if it
+// may have changed. The versions are read before the records, so that a change
+// during the read shows afterwards.
+func (m *Manager) read(ctx context.Context, c *cache, h hash, user userHash, now int64) (*Session, error) {
 	var at versions
 	if c != nil {
-		at.epoch = c.epoch.Load()
-		at.session = c.version(h).Load()
+		at = versions{epoch: c.epoch.Load(), user: c.version(user).Load()}
 	}
 	from := reader{calls: m.calls}
-	var err error
-	switch {
-	case stale != nil:
-		at.user = c.version(stale.user).Load()
-		keys := []string{sessionKey(h), userKey(stale.user)}
-		if m.freshMeta(c, now) == nil {
-			keys = append(keys, metaKey)
+	if m.freshMeta(c, now) == nil {
+		var err error
+		if from, err = m.calls.readAhead(ctx, userKey(user), metaKey); err != nil {
+			return nil, err
 		}
-		from, err = m.calls.readAhead(ctx, keys...)
-	case c == nil:
-		from, err = m.calls.readAhead(ctx, sessionKey(h), metaKey)
+	}
+	from.epoch = at.epoch
+	record, err := m.readUser(ctx, from, user)
+	if errors.Is(err, ErrInvalid) && m.meta.Load() != nil && (c != nil || len(from.keys) > 0) {
+		_, _ = m.currentMeta(ctx, c, from, now) // reports a store that was emptied
 	}
 	if err != nil {
 		return nil, err
 	}
-
-	from.epoch = at.epoch // from before the values were read
-	record, old, err := m.readSession(ctx, from, h)
-	if err != nil {
-		if stale != nil || len(from.keys) > 0 {
-			_, _ = m.currentMeta(ctx, c, from, now) // reports a store that was emptied
-		}
-		return nil, err
-	}
-	if c != nil && (stale == nil || stale.user != record.user) {
-		at.user = c.version(record.user).Load()
-	}
-	user, err := m.readUser(ctx, from, record.user)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.listed(ctx, c, from, &record, &user, h, now); err != nil {
-		return nil, err
-	}
-	s := m.newSession(h, &record, user.unionID)
-	s.oldKey, s.read, s.versions = old, now, at
-	return s, nil
-}
-
-// listed returns an ErrInvalid unless the session is of the generations of its
-// store and its user, and its user's record lists it.
-func (m *Manager) listed(ctx context.Context, c *cache, from reader, record *sessionRecord, user *userRecord, h hash, now int64) error {
-	if !user.lists(record, h) {
-		return errRevoked
+	listed, ok := record.sessions.find(h)
+	if !ok {
+		return nil, errUnknown
 	}
 	meta, err := m.currentMeta(ctx, c, from, now)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if meta == nil || meta.generationOf(record.appID) != record.storeGeneration {
-		return errRevoked
+	if !meta.accepts(&record, listed) {
+		return nil, errRevoked
 	}
-	return nil
+	s := m.newSession(user, &record, listed)
+	s.read, s.versions = now, at
+	return s, nil
 }
 
-// readSession reads and opens a session record. The error is ErrInvalid if
-// there is none that opens.
-func (m *Manager) readSession(ctx context.Context, from reader, h hash) (sessionRecord, bool, error) {
-	key := sessionKey(h)
-	plain, old, err := m.readRecord(ctx, from, key)
-	if err != nil {
-		return sessionRecord{}, false, err
-	}
-	record, err := decodeSession(plain)
-	if err != nil {
-		return sessionRecord{}, false, m.unreadable(err)
-	}
-	return record, old, nil
-}
-
-// readUser reads and opens a user record, like readSession.
-func (m *Manager) readUser(ctx context.Context, from reader, h hash) (userRecord, error) {
+// readUser reads and opens a user record. The error is ErrInvalid if there is
+// none that opens.
+func (m *Manager) readUser(ctx context.Context, from reader, h userHash) (userRecord, error) {
 	key := userKey(h)
-	plain, old, err := m.readRecord(ctx, from, key)
+	value, err := from.get(ctx, key)
+	if errors.Is(err, ErrNotFound) {
+		return userRecord{}, errUnknown
+	}
 	if err != nil {
 		return userRecord{}, err
 	}
-	user, err := decodeUser(plain)
+	var into []byte // the space of the ciphertext
+	if len(value) >= sealHeader {
+		into = value[sealHeader:sealHeader]
+	}
+	plain, old, err := m.sealer.open(into, key, value)
+	var user userRecord
+	if err == nil {
+		user, err = decodeUser(plain)
+	}
 	if err != nil {
 		return userRecord{}, m.unreadable(err)
 	}
@@ -205,23 +184,6 @@ func (m *Manager) readUser(ctx context.Context, from reader, h hash) (userRecord
 		m.resealLater(key)
 	}
 	return user, nil
-}
-
-func (m *Manager) readRecord(ctx context.Context, from reader, key string) (plain []byte, old bool, err error) {
-	value, err := from.get(ctx, key)
-	if errors.Is(err, ErrNotFound) {
-		return nil, false, errUnknown
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	if len(value) >= sealHeader {
-		plain = value[sealHeader:sealHeader]
-	}
-	if plain, old, err = m.sealer.open(plain, key, value); err != nil {
-		return nil, false, m.unreadable(err)
-	}
-	return plain, old, nil
 }
 
 // Events that are reported.

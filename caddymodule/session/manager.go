@@ -173,11 +173,6 @@ func (m *Manager) background(work func(ctx context.Context)) {
 	}
 }
 
-// Count estimates how many sessions are live; false if the store cannot.
-func (m *Manager) Count(ctx context.Context) (int64, bool) {
-	return m.calls.count(ctx, sessionPrefix)
-}
-
 // Ping returns nil if the store would answer now.
 func (m *Manager) Ping(ctx context.Context) error { return m.calls.ping(ctx) }
 

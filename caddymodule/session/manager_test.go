@@ -60,7 +60,7 @@ func TestTokensThatCannotBe(t *testing.T) {
 		"a NUL":             "\x00" + good[1:],
 		"not ASCII":         good[:41] + "é",
 		"a megabyte":        strings.Repeat("A", 1<<20),
-		"a storage key":     "session:" + good[8:],
+		"a storage key":     "user:" + good[5:],
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := f.Lookup(t.Context(), token)
@@ -71,7 +71,7 @@ func TestTokensThatCannotBe(t *testing.T) {
 		})
 	}
 	f.dead(strings.Repeat("A", 43))
-	require.Equal(t, []string{"get session"}, net.taken())
+	require.Equal(t, []string{"get user"}, net.taken())
 }
 
 func TestUnionIDIsKept(t *testing.T) {
@@ -162,7 +162,7 @@ func TestUserKeys(t *testing.T) {
 	net := between(openStore(t))
 	f = manage(t, net)
 	f.login("oAlice")
-	for _, part := range []string{"user:", "session:"} {
+	for _, part := range []string{"user:", "meta"} {
 		net.down(func(_, key string) bool { return strings.HasPrefix(key, part) })
 		_, err = f.UserKeys(t.Context(), appID, "oAlice")
 		require.ErrorIs(t, err, errDown, part)
@@ -241,7 +241,7 @@ func TestLoginsThatNoRecordHolds(t *testing.T) {
 // Wherever a login fails, nothing is left that its token opens, and the next
 // one succeeds.
 func TestCreateFailsAtEachStep(t *testing.T) {
-	steps := []string{"get meta", "update user", "put session", "sync "}
+	steps := []string{"get meta", "update user", "sync "}
 	for _, step := range steps {
 		t.Run(step, func(t *testing.T) {
 			net := between(openStore(t))
@@ -325,7 +325,7 @@ func TestStoreDown(t *testing.T) {
 	f := manage(t, net)
 	token := f.login("oAlice")
 	s := f.lives(token, "oAlice")
-	for _, part := range []string{"", "session:", "user:"} {
+	for _, part := range []string{"", "meta", "user:"} {
 		net.down(func(_, key string) bool { return strings.HasPrefix(key, part) })
 		require.ErrorIs(t, f.unanswered(token), errDown)
 		require.ErrorIs(t, f.Alive(t.Context(), s), errDown)
@@ -371,7 +371,7 @@ func TestMeasure(t *testing.T) {
 	_, err = f.Lookup(ctx, token)
 	require.Error(t, err)
 	require.Empty(t, errs, "absence and callers who left are no faults of the store")
-	for _, op := range []string{"get", "put", "update", "delete", "sync", "ping"} {
+	for _, op := range []string{"get", "update", "sync", "ping"} {
 		require.Positive(t, ops[op], op)
 	}
 	net.down(func(string, string) bool { return true })
@@ -387,7 +387,7 @@ func TestNothingInTheClear(t *testing.T) {
 	created := f.create(login)
 	f.create(login)
 	secrets := []string{login.AppID, login.OpenID, login.UnionID, login.SessionKey, created.Token}
-	for _, prefix := range []string{"session:", "user:", "meta"} {
+	for _, prefix := range []string{"user:", "meta"} {
 		records := dump(t, store, prefix)
 		require.NotEmpty(t, records, prefix)
 		for key, value := range records {

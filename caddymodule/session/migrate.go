@@ -13,7 +13,7 @@ import (
 var ErrForeign = errors.New("the target store holds other sessions")
 
 // Migrate copies everything that is live from one store to another, and returns
-// how many records it copied. The records stay sealed: both ends work under the
+// how many users it copied. The records stay sealed: both ends work under the
 // same encryption keys.
 //
 // The target must be empty, or hold a part of the same copy: a migration that
@@ -32,17 +32,15 @@ func Migrate(ctx context.Context, from, to Store) (n int64, err error) {
 	if err := migrateMeta(ctx, from, to); err != nil {
 		return 0, err
 	}
-	for _, prefix := range []string{userPrefix, sessionPrefix} {
-		err := scanner.Scan(ctx, prefix, func(key string, value []byte, ttl time.Duration) error {
-			err := copyTo(ctx, to, key, value, ttl, nil)
-			if err == nil {
-				n++
-			}
-			return err
-		})
-		if err != nil {
-			return n, fmt.Errorf("copying sessions: %w", err)
+	err = scanner.Scan(ctx, userPrefix, func(key string, value []byte, ttl time.Duration) error {
+		err := copyTo(ctx, to, key, value, ttl, nil)
+		if err == nil {
+			n++
 		}
+		return err
+	})
+	if err != nil {
+		return n, fmt.Errorf("copying users: %w", err)
 	}
 	if syncer, ok := to.(Syncer); ok {
 		if err := syncer.Sync(ctx); err != nil {
@@ -78,7 +76,7 @@ func migrateMeta(ctx context.Context, from, to Store) error {
 	return nil
 }
 
-// checkEmpty returns ErrForeign if the store holds sessions or users, and also
+// checkEmpty returns ErrForeign if the store holds users, and also
 // if it is marked and is no Scanner.
 func checkEmpty(ctx context.Context, store Store, marked bool) error {
 	scanner, ok := store.(Scanner)
@@ -88,11 +86,9 @@ func checkEmpty(ctx context.Context, store Store, marked bool) error {
 	case !ok:
 		return nil
 	}
-	for _, prefix := range []string{userPrefix, sessionPrefix} {
-		err := scanner.Scan(ctx, prefix, func(string, []byte, time.Duration) error { return ErrForeign })
-		if err != nil {
-			return fmt.Errorf("reading the target store: %w", err)
-		}
+	err := scanner.Scan(ctx, userPrefix, func(string, []byte, time.Duration) error { return ErrForeign })
+	if err != nil {
+		return fmt.Errorf("reading the target store: %w", err)
 	}
 	return nil
 }

@@ -1,79 +1,37 @@
 package session
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"slices"
 )
 
-// Prefixes and names of the storage keys.
+// Prefix and name of the storage keys.
 const (
-	sessionPrefix = "session:"
-	userPrefix    = "user:"
-	metaKey       = "meta"
+	userPrefix = "user:"
+	metaKey    = "meta"
 )
 
-func sessionKey(h hash) string { return sessionPrefix + string(h[:]) }
-func userKey(h hash) string    { return userPrefix + string(h[:]) }
+func userKey(h userHash) string { return userPrefix + string(h[:]) }
 
-// hashUser returns the hash that names a user in the store. An appid holds no
-// NUL, so no two users share one.
-func hashUser(appID, openID string) hash {
-	return sha256.Sum256([]byte(appID + "\x00" + openID))
+// A userHash names a user in the store: the first bytes of the SHA-256 of appid,
+// NUL and openid. An appid holds no NUL, so no two users have the same text; and
+// where hashes are equal all the same, holds tells the users apart.
+type userHash [12]byte
+
+func hashUser(appID, openID string) userHash {
+	sum := sha256.Sum256([]byte(appID + "\x00" + openID))
+	return userHash(sum[:])
 }
 
-// A sessionRecord is what the store holds of a token. Times are nanoseconds
-// since 1970.
-type sessionRecord struct {
-	user            hash   // of the user's record
-	storeGeneration uint64 // metaRecord.generation when the session was made
-	generation      uint64 // userRecord.generation when the session was made
-	created         int64
-	seen            int64 // last use, as last written
-	expires         int64 // the absolute end
-	appID           []byte
-	openID          []byte
-}
-
-func (r *sessionRecord) encode() []byte {
-	b := make([]byte, 0, len(r.user)+5*8+2*2+len(r.appID)+len(r.openID))
-	b = append(b, r.user[:]...)
-	b = binary.BigEndian.AppendUint64(b, r.storeGeneration)
-	b = binary.BigEndian.AppendUint64(b, r.generation)
-	b = appendTime(b, r.created)
-	b = appendTime(b, r.seen)
-	b = appendTime(b, r.expires)
-	b = appendBytes(b, r.appID)
-	return appendBytes(b, r.openID)
-}
-
-// decodeSession returns a record that shares the bytes of b.
-func decodeSession(b []byte) (sessionRecord, error) {
-	in := fieldReader{rest: b}
-	r := sessionRecord{
-		user:            in.hash(),
-		storeGeneration: in.uint64(),
-		generation:      in.uint64(),
-		created:         in.time(),
-		seen:            in.time(),
-		expires:         in.time(),
-		appID:           in.bytes(),
-		openID:          in.bytes(),
-	}
-	return r, in.end()
-}
-
-// A userRecord holds what a user's sessions share. A session is live only if
-// the record lists it under its generation.
+// A userRecord holds all that the store knows of a user. A session is live only
+// while the record lists it. Times are nanoseconds since 1970.
 type userRecord struct {
 	appID   []byte
 	openID  []byte
 	unionID []byte // kept once seen
-
-	// generation is a random number, replaced when all sessions are revoked.
-	generation uint64
 
 	key         []byte // WeChat's session_key, the newest
 	keyReceived int64
@@ -83,22 +41,23 @@ type userRecord struct {
 }
 
 // listedSessions are the live sessions of a user as they are encoded,
-// listedSize bytes each: a look-up has only to know whether one is listed.
+// listedSize bytes each: a look-up needs one of them only.
 type listedSessions []byte
 
 // A listedSession is a live session in its user's record.
 type listedSession struct {
-	hash    hash
-	created int64
-	expires int64
+	hash       hash
+	generation uint64 // metaRecord.generation when the session was made
+	created    int64
+	seen       int64 // last use, as last written
+	expires    int64 // the absolute end
 }
 
-const listedSize = len(hash{}) + 2*8
+const listedSize = len(hash{}) + 4*8
 
 func (r *userRecord) encode() []byte {
-	b := make([]byte, 0, 2*8+5*2+
+	b := make([]byte, 0, 8+5*2+
 		len(r.appID)+len(r.openID)+len(r.unionID)+len(r.key)+len(r.previous)+len(r.sessions))
-	b = binary.BigEndian.AppendUint64(b, r.generation)
 	b = appendTime(b, r.keyReceived)
 	for _, field := range [][]byte{r.appID, r.openID, r.unionID, r.key, r.previous} {
 		b = appendBytes(b, field)
@@ -110,7 +69,6 @@ func (r *userRecord) encode() []byte {
 func decodeUser(b []byte) (userRecord, error) {
 	in := fieldReader{rest: b}
 	r := userRecord{
-		generation:  in.uint64(),
 		keyReceived: in.time(),
 		appID:       in.bytes(),
 		openID:      in.bytes(),
@@ -122,34 +80,40 @@ func decodeUser(b []byte) (userRecord, error) {
 	return r, in.end()
 }
 
-// lists reports whether a session is live as far as its user's record decides:
-// it is the same user and generation, and it is in the list.
-func (r *userRecord) lists(s *sessionRecord, h hash) bool {
-	return r.generation == s.generation && bytes.Equal(r.appID, s.appID) && bytes.Equal(r.openID, s.openID) && r.sessions.contain(h)
+// holds reports whether the record is that of a user.
+func (r *userRecord) holds(appID, openID string) bool {
+	return string(r.appID) == appID && string(r.openID) == openID
 }
 
-func (l listedSessions) contain(h hash) bool {
-	for ; len(l) > 0; l = l[listedSize:] {
-		if hash(l[:len(h)]) == h {
-			return true
+// all returns an iterator over the sessions.
+func (l listedSessions) all() iter.Seq[listedSession] {
+	return func(yield func(listedSession) bool) {
+		for in := (fieldReader{rest: l}); len(in.rest) > 0; {
+			s := listedSession{hash: in.hash(), generation: in.uint64(), created: in.time(), seen: in.time(), expires: in.time()}
+			if !yield(s) {
+				return
+			}
 		}
 	}
-	return false
 }
 
-func (l listedSessions) decode() []listedSession {
-	list := make([]listedSession, 0, len(l)/listedSize+1)
-	for in := (fieldReader{rest: l}); len(in.rest) > 0; {
-		list = append(list, listedSession{hash: in.hash(), created: in.time(), expires: in.time()})
+// find returns the session with a hash, and false if it is not listed.
+func (l listedSessions) find(h hash) (listedSession, bool) {
+	for s := range l.all() {
+		if s.hash == h {
+			return s, true
+		}
 	}
-	return list
+	return listedSession{}, false
 }
 
 func encodeListed(list []listedSession) listedSessions {
 	b := make([]byte, 0, len(list)*listedSize)
 	for _, s := range list {
 		b = append(b, s.hash[:]...)
+		b = binary.BigEndian.AppendUint64(b, s.generation)
 		b = appendTime(b, s.created)
+		b = appendTime(b, s.seen)
 		b = appendTime(b, s.expires)
 	}
 	return b

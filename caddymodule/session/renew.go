@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -24,22 +25,22 @@ const (
 	eventNotResealed = "a record could not be sealed with the new encryption key"
 )
 
-// renewals allow one writer at a time per record, in a fixed table. An entry is
-// the time from which its records may be written, or the mark of the record that
+// renewals allow one writer at a time per session or record, in a fixed table. An
+// entry is the time from which what shares it may be written, or the mark of what
 // is being written.
 type renewals [1024]atomic.Int64
 
-// claim returns false if the record is being written, or one of the same entry
-// failed just now.
-func (r *renewals) claim(key string, now int64) (release func(retryAt int64), ok bool) {
-	h := binary.LittleEndian.Uint32([]byte(key[len(key)-4:]))
+// claim returns false if what has the name is being written, or something of the
+// same entry failed just now.
+func (r *renewals) claim(name string, now int64) (release func(retryAt int64), ok bool) {
+	h := binary.LittleEndian.Uint32([]byte(name[len(name)-4:]))
 	entry := &r[h%uint32(len(r))]
 	mark := -1 - int64(h)
 	for {
 		switch state := entry.Load(); {
 		case state == mark, state > now:
 			return nil, false
-		case state < 0: // another record's
+		case state < 0: // another's
 			return func(int64) {}, true
 		case entry.CompareAndSwap(state, mark):
 			return entry.Store, true
@@ -55,29 +56,32 @@ func (m *Manager) touch(s *Session, now int64) {
 	if now-s.seen.Load() >= min(int64(time.Second), m.idleTimeout/1000) {
 		s.used(now)
 	}
-	if now-s.written.Load() >= m.idleTimeout/renewalsPerIdle || s.oldKey {
-		m.later(sessionKey(s.hash), now, eventNotRenewed, func(ctx context.Context) error {
+	if now-s.written.Load() >= m.idleTimeout/renewalsPerIdle {
+		m.later(string(s.hash[:]), now, eventNotRenewed, func(ctx context.Context) error {
 			return m.renew(ctx, s)
 		})
 	}
 }
 
-// renew writes the last use of a session. It never writes a record that has
-// vanished, nor one that was written later by another node.
+// renew writes the last use of a session. It writes neither a session that is no
+// longer listed nor a use before one that another node has written.
 func (m *Manager) renew(ctx context.Context, s *Session) error {
 	seen := s.seen.Load()
 	written := seen
-	err := m.rewrite(ctx, sessionKey(s.hash), func(plain []byte, old bool) ([]byte, time.Duration, error) {
-		record, err := decodeSession(plain)
-		if err != nil {
-			return nil, 0, err
+	err := m.rewriteUser(ctx, userKey(s.user), func(user *userRecord, old bool) error {
+		written = seen
+		list := slices.Collect(user.sessions.all())
+		i := slices.IndexFunc(list, func(l listedSession) bool { return l.hash == s.hash })
+		if i < 0 {
+			return errUnchanged
 		}
-		written = max(seen, record.seen)
-		if written == record.seen && !old {
-			return nil, 0, errUnchanged
+		written = max(seen, list[i].seen)
+		if written == list[i].seen && !old {
+			return errUnchanged
 		}
-		record.seen = written
-		return record.encode(), m.ttlUntil(record.expires), nil
+		list[i].seen = written
+		user.sessions = encodeListed(list)
+		return nil
 	})
 	if err == nil {
 		s.written.Store(written)
@@ -94,15 +98,33 @@ func (m *Manager) resealLater(key string) {
 }
 
 func (m *Manager) reseal(ctx context.Context, key string) error {
-	return m.rewrite(ctx, key, func(plain []byte, old bool) ([]byte, time.Duration, error) {
-		if !old {
-			return nil, 0, errUnchanged
-		}
-		if key == metaKey {
+	if key == metaKey {
+		return m.rewrite(ctx, key, func(plain []byte, old bool) ([]byte, time.Duration, error) {
+			if !old {
+				return nil, 0, errUnchanged
+			}
 			return plain, 0, nil
+		})
+	}
+	return m.rewriteUser(ctx, key, func(_ *userRecord, old bool) error {
+		if !old {
+			return errUnchanged
 		}
+		return nil
+	})
+}
+
+// rewriteUser is rewrite of a user's record.
+func (m *Manager) rewriteUser(ctx context.Context, key string, change func(user *userRecord, old bool) error) error {
+	return m.rewrite(ctx, key, func(plain []byte, old bool) ([]byte, time.Duration, error) {
 		user, err := decodeUser(plain)
-		return plain, m.userTTL(&user), err
+		if err == nil {
+			err = change(&user, old)
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		return user.encode(), m.userTTL(&user), nil
 	})
 }
 
@@ -129,10 +151,10 @@ func (m *Manager) rewrite(ctx context.Context, key string, change func(plain []b
 	return err
 }
 
-// later writes a record in the background, unless it is being written or the
-// store has no room.
-func (m *Manager) later(key string, now int64, event string, write func(context.Context) error) {
-	release, ok := m.renewals.claim(key, now)
+// later writes in the background, unless what has the name is being written or
+// the store has no room.
+func (m *Manager) later(name string, now int64, event string, write func(context.Context) error) {
+	release, ok := m.renewals.claim(name, now)
 	if !ok {
 		return
 	}
@@ -150,17 +172,13 @@ func (m *Manager) later(key string, now int64, event string, write func(context.
 	})
 }
 
-// ttlUntil is the ttl of a record that ends at a time.
-func (m *Manager) ttlUntil(end int64) time.Duration {
-	return max(0, time.Duration(end-m.now())) + ttlMargin
-}
-
 // userTTL keeps a user's record for a lifetime after its last change, and in
 // any case as long as a session in it.
 func (m *Manager) userTTL(r *userRecord) time.Duration {
-	end := m.now() + m.lifetime
-	for _, s := range r.sessions.decode() {
+	now := m.now()
+	end := now + m.lifetime
+	for s := range r.sessions.all() {
 		end = max(end, s.expires)
 	}
-	return m.ttlUntil(end)
+	return time.Duration(end-now) + ttlMargin
 }

@@ -16,7 +16,7 @@ const KeySize = 32
 
 // formatVersion is the first byte of every stored value. It covers the sealing
 // and the form of the records.
-const formatVersion = 2
+const formatVersion = 3
 
 // A sealed value is
 //

@@ -1,16 +1,16 @@
 // Package session keeps the login sessions of WeChat mini programs.
 //
-// A login makes a token of 32 random bytes. The client keeps the token; the
-// Store keeps only its SHA-256. There are two records per login:
+// A login makes a token, which the client keeps; the Store keeps only its SHA-256,
+// in the one record of the user:
 //
-//	session:<SHA-256 of the token>             user, created, last seen, expires
-//	user:<SHA-256 of appid, NUL and openid>    generation, live sessions, session_key
-//	meta                                       generations of the store
+//	user:<SHA-256 of appid, NUL and openid, 12 bytes>    session_key, live sessions
+//	meta                                                 generations of the store
 //
-// A session is live only while its user's record lists it, under the user's
-// generation, and its own generation is the store's. So revoking one session,
-// all of a user or all of the store is one atomic write of one record, which
-// counts at once on every node, and no lost deletion revives a session.
+// The token shows, masked, whose it is, so that one read finds the record. A
+// session is live only while the record lists it, and its generation is the
+// store's. So a login, a renewal, and revoking one session, all of a user or all
+// of the store are each one atomic write of one record, which counts at once on
+// every node, and nothing depends on a deletion.
 //
 // Every value is sealed with AES-256-GCM before it reaches the Store, with its
 // storage key as additional data: neither the engine nor its backups hold an
@@ -104,21 +104,20 @@ type Session struct {
 	Expires time.Time // the absolute end, also of a lifetime shortened since; idle_timeout may end it sooner
 
 	hash     hash
-	user     hash         // of the user's record
+	user     userHash
 	seen     atomic.Int64 // last use that this process knows of
 	written  atomic.Int64 // last use in the store
 	read     int64        // when the store was read
 	versions versions     // what was read then
-	oldKey   bool         // the record is sealed with an old key
 	attached atomic.Value
 }
 
-// newSession returns what callers see of the two records.
-func (m *Manager) newSession(h hash, r *sessionRecord, unionID []byte) *Session {
+// newSession returns what callers see of a session in a user's record.
+func (m *Manager) newSession(user userHash, r *userRecord, l listedSession) *Session {
 	// The names share one allocation.
 	all := make([]byte, 0, 128)
-	all = hex.AppendEncode(all, h[:idBytes])
-	for _, name := range [][]byte{r.appID, r.openID, unionID} {
+	all = hex.AppendEncode(all, l.hash[:idBytes])
+	for _, name := range [][]byte{r.appID, r.openID, r.unionID} {
 		all = append(all, name...)
 	}
 	names := string(all)
@@ -130,14 +129,14 @@ func (m *Manager) newSession(h hash, r *sessionRecord, unionID []byte) *Session 
 		ID:      next(2 * idBytes),
 		AppID:   next(len(r.appID)),
 		OpenID:  next(len(r.openID)),
-		UnionID: next(len(unionID)),
-		Created: time.Unix(0, r.created).UTC(),
-		Expires: time.Unix(0, min(r.expires, r.created+m.lifetime)).UTC(),
-		hash:    h,
-		user:    r.user,
+		UnionID: next(len(r.unionID)),
+		Created: time.Unix(0, l.created).UTC(),
+		Expires: time.Unix(0, m.endOfListed(l)).UTC(),
+		hash:    l.hash,
+		user:    user,
 	}
-	s.seen.Store(r.seen)
-	s.written.Store(r.seen)
+	s.seen.Store(l.seen)
+	s.written.Store(l.seen)
 	return s
 }
 

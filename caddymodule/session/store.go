@@ -17,7 +17,7 @@ var (
 	ErrClosed = errors.New("session store is closed")
 
 	// ErrFull is returned when the store has no room for new sessions. Reads
-	// and revocations go on.
+	// go on, and updates that make no value longer, as revocations are.
 	ErrFull = errors.New("session store has no room for new sessions")
 
 	// ErrUnavailable is returned when a store cannot be reached, or refuses
@@ -133,9 +133,10 @@ type (
 		Free() (bytes uint64, ok bool)
 	}
 
-	// A Counter estimates how many live keys begin with prefix.
+	// A Counter estimates the sum of a number over every live value whose key
+	// begins with prefix. It may look at a part of them.
 	Counter interface {
-		Count(ctx context.Context, prefix string) (int64, error)
+		Count(ctx context.Context, prefix string, number func(key string, value []byte) int64) (int64, error)
 	}
 
 	// A Scanner visits every live key that begins with prefix, in no order,

@@ -7,31 +7,56 @@ import (
 	"encoding/hex"
 )
 
-// A token is tokenBytes random bytes in base64url without padding.
+// A token is base64url without padding of
+//
+//	random bytes (20) | the user's hash (12), XOR the SHA-256 of the random bytes
+//
+// so that it shows whose record lists the session, and the store need be asked
+// only once. Masked, it looks random as a whole, and tokens of one user have
+// nothing in common.
 const (
-	tokenBytes = 32
-	tokenChars = 43
+	randomBytes = 20
+	tokenBytes  = randomBytes + len(userHash{})
+	tokenChars  = 43
 )
 
 // idBytes is how much of a token's hash names the session in public.
 const idBytes = 8
 
-// A hash names a record in the store without revealing its subject.
+// A hash is the SHA-256 of a token's text, which the store has in its place.
 type hash [sha256.Size]byte
 
-// newToken returns a fresh token and its hash.
-func newToken() (string, hash) {
+// newToken returns a fresh token of a user and its hash.
+func newToken(user userHash) (string, hash) {
 	var raw [tokenBytes]byte
-	rand.Read(raw[:]) // never fails: crypto/rand ends the process instead
+	rand.Read(raw[:randomBytes]) // never fails: crypto/rand ends the process instead
+	copy(raw[randomBytes:], user[:])
+	maskUser(&raw)
 	token := base64.RawURLEncoding.EncodeToString(raw[:])
 	h, _ := hashToken(token)
 	return token, h
 }
 
+// maskUser masks a user's hash at the end of a token, or removes the mask.
+func maskUser(raw *[tokenBytes]byte) {
+	mask := sha256.Sum256(raw[:randomBytes])
+	for i := range raw[randomBytes:] {
+		raw[randomBytes+i] ^= mask[i]
+	}
+}
+
+// userOf returns whose token it is, if it is one. hashToken has accepted it.
+func userOf(token string) userHash {
+	var raw [tokenBytes]byte
+	_, _ = base64.RawURLEncoding.Decode(raw[:], []byte(token))
+	maskUser(&raw)
+	return userHash(raw[randomBytes:])
+}
+
 // hashToken returns the hash of a token's text, and false if the text cannot
 // be a token. The look-up needs no constant-time comparison: what is compared
-// is the hash, and a token's 256 bits cannot be approached by guessing at a
-// hash.
+// is the hash, and a token's 160 random bits cannot be approached by guessing at
+// a hash.
 func hashToken(token string) (hash, bool) {
 	if len(token) != tokenChars {
 		return hash{}, false

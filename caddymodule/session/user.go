@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"time"
 )
@@ -16,32 +17,55 @@ const previousKeyLimit = 5 * time.Minute
 // User returns what the store knows of a user. The error is ErrNoSuchUser if
 // it has no record of the user.
 func (m *Manager) User(ctx context.Context, appID, openID string) (*User, error) {
-	record, err := m.readUser(ctx, reader{calls: m.calls}, hashUser(appID, openID))
+	user, _, err := m.user(ctx, appID, openID)
 	if errors.Is(err, ErrInvalid) {
 		return nil, ErrNoSuchUser
 	}
 	if err != nil {
 		return nil, err
 	}
+	return user, nil
+}
+
+// user reads a user's record and returns it with what callers see of it. The
+// error is ErrInvalid if the store has none.
+func (m *Manager) user(ctx context.Context, appID, openID string) (*User, *userRecord, error) {
+	h, from := hashUser(appID, openID), reader{calls: m.calls}
+	record, err := m.readUser(ctx, from, h)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !record.holds(appID, openID) {
+		return nil, nil, errUnknown
+	}
+	now := m.now()
+	meta, err := m.currentMeta(ctx, m.cache.Load(), from, now)
+	if err != nil {
+		return nil, nil, err
+	}
 	user := &User{AppID: appID, OpenID: openID, UnionID: string(record.unionID)}
-	for _, listed := range record.sessions.decode() {
-		s, err := m.liveSession(ctx, &record, listed.hash)
-		if errors.Is(err, ErrInvalid) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		seen := s.seen.Load()
+	for l := range m.live(&record, meta, now) {
 		user.Sessions = append(user.Sessions, UserSession{
-			ID:       s.ID,
-			Created:  s.Created,
-			LastSeen: time.Unix(0, seen).UTC(),
-			Expires:  time.Unix(0, min(s.Expires.UnixNano(), seen+m.idleTimeout)).UTC(),
+			ID:       l.hash.id(),
+			Created:  time.Unix(0, l.created).UTC(),
+			LastSeen: time.Unix(0, l.seen).UTC(),
+			Expires:  time.Unix(0, min(m.endOfListed(l), l.seen+m.idleTimeout)).UTC(),
 		})
 	}
 	slices.SortStableFunc(user.Sessions, func(a, b UserSession) int { return a.Created.Compare(b.Created) })
-	return user, nil
+	return user, &record, nil
+}
+
+// live returns an iterator over the sessions of a record that are live as last
+// written.
+func (m *Manager) live(record *userRecord, meta *knownMeta, now int64) iter.Seq[listedSession] {
+	return func(yield func(listedSession) bool) {
+		for l := range record.sessions.all() {
+			if meta.accepts(record, l) && now < min(m.endOfListed(l), l.seen+m.idleTimeout) && !yield(l) {
+				return
+			}
+		}
+	}
 }
 
 // UsersByUnionID returns the users with a UnionID, one for each mini program in
@@ -81,22 +105,25 @@ func (m *Manager) UsersByUnionID(ctx context.Context, unionID string) ([]*User, 
 	return users, nil
 }
 
-// liveSession reads a session of a user whose record was read. The error is
-// ErrInvalid if it is not live.
-func (m *Manager) liveSession(ctx context.Context, user *userRecord, h hash) (*Session, error) {
-	now, from := m.now(), reader{calls: m.calls}
-	record, _, err := m.readSession(ctx, from, h)
+// Count estimates how many sessions are live; false if the store cannot.
+func (m *Manager) Count(ctx context.Context) (int64, bool) {
+	now := m.now()
+	meta, err := m.currentMeta(ctx, m.cache.Load(), reader{calls: m.calls}, now)
 	if err != nil {
-		return nil, err
+		return 0, false
 	}
-	if err := m.listed(ctx, m.cache.Load(), from, &record, user, h, now); err != nil {
-		return nil, err
-	}
-	s := m.newSession(h, &record, user.unionID)
-	if expired := m.expired(s, now); expired != nil {
-		return nil, expired
-	}
-	return s, nil
+	return m.calls.count(ctx, userPrefix, func(key string, value []byte) (live int64) {
+		plain, _, err := m.sealer.open(nil, key, value)
+		if err != nil {
+			return 0
+		}
+		if record, err := decodeUser(plain); err == nil {
+			for range m.live(&record, meta, now) {
+				live++
+			}
+		}
+		return live
+	})
 }
 
 // SessionKeys returns WeChat's session_keys of the user of a session that was
@@ -108,7 +135,7 @@ func (m *Manager) SessionKeys(ctx context.Context, s *Session) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	if !record.sessions.contain(s.hash) {
+	if _, ok := record.sessions.find(s.hash); !ok {
 		return nil, errRevoked
 	}
 	return m.keysOf(&record), nil
@@ -117,23 +144,14 @@ func (m *Manager) SessionKeys(ctx context.Context, s *Session) ([]string, error)
 // UserKeys returns what SessionKeys returns, of a user who has a live session.
 // The error is ErrNoSessionKey if there is no live session or no key.
 func (m *Manager) UserKeys(ctx context.Context, appID, openID string) ([]string, error) {
-	record, err := m.readUser(ctx, reader{calls: m.calls}, hashUser(appID, openID))
-	if errors.Is(err, ErrInvalid) {
+	user, record, err := m.user(ctx, appID, openID)
+	switch {
+	case errors.Is(err, ErrInvalid), err == nil && (len(user.Sessions) == 0 || len(record.key) == 0):
 		return nil, ErrNoSessionKey
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
-	for _, listed := range slices.Backward(record.sessions.decode()) {
-		_, err := m.liveSession(ctx, &record, listed.hash)
-		if err == nil && len(record.key) > 0 {
-			return m.keysOf(&record), nil
-		}
-		if err != nil && !errors.Is(err, ErrInvalid) {
-			return nil, err
-		}
-	}
-	return nil, ErrNoSessionKey
+	return m.keysOf(record), nil
 }
 
 // keysOf returns the session_keys of a user, newest first.

@@ -75,7 +75,7 @@ func TestTransactionsAreBounded(t *testing.T) {
 	}
 	wg.Wait()
 	require.NoError(t, s.Sync(t.Context()))
-	n, err := s.Count(t.Context(), "session:")
+	n, err := s.Count(t.Context(), "session:", one)
 	require.NoError(t, err)
 	require.EqualValues(t, 200, n)
 }

@@ -95,23 +95,27 @@ func (s *Store) walk(ctx context.Context, prefix string, visit func(*badger.Item
 // countSample is how many keys Count looks at.
 const countSample = 4096
 
-// Count implements session.Counter. A store of up to 4096 such keys is counted;
-// of a larger one, a part is, and the rest follows from the keys being hashes:
-// they lie evenly, and the error is about 2 %.
-func (s *Store) Count(ctx context.Context, prefix string) (n int64, err error) {
+// Count implements session.Counter. In a store of up to 4096 such keys it looks
+// at all; in a larger one at a part, and the rest follows from the keys being
+// hashes, which lie evenly.
+func (s *Store) Count(ctx context.Context, prefix string, number func(key string, value []byte) int64) (sum int64, err error) {
+	var seen int
 	var last uint64
 	err = s.walk(ctx, prefix, func(item *badger.Item) error {
-		if n == countSample && last > 0 {
+		if seen == countSample && last > 0 {
 			return io.EOF
 		}
-		n++
+		seen++
 		var leading [8]byte // of a hash
 		copy(leading[:], item.Key()[1+len(prefix):])
 		last = binary.BigEndian.Uint64(leading[:])
-		return nil
+		return item.Value(func(value []byte) error {
+			sum += number(string(item.Key()[1:]), value)
+			return nil
+		})
 	})
 	if errors.Is(err, io.EOF) {
-		return int64(float64(n) / (float64(last) / math.MaxUint64)), nil
+		return int64(float64(sum) / (float64(last) / math.MaxUint64)), nil
 	}
-	return n, err
+	return sum, err
 }

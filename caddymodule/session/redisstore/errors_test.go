@@ -65,7 +65,7 @@ func TestServerErrors(t *testing.T) {
 				"delete": func() error { return s.Delete(t.Context(), "k") },
 				"ping":   func() error { return s.(session.Pinger).Ping(t.Context()) },
 				"count": func() error {
-					_, err := s.(session.Counter).Count(t.Context(), "")
+					_, err := s.(session.Counter).Count(t.Context(), "", one)
 					return err
 				},
 				"scan": func() error {

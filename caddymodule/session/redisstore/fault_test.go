@@ -77,6 +77,9 @@ func requireWorks(t testing.TB, s session.Store) {
 	require.Eventually(t, func() bool { return works(t, s) }, recovery, 10*time.Millisecond)
 }
 
+// longer is a change after which the value takes more room.
+func longer(old []byte) ([]byte, time.Duration, error) { return append(old, 'v'), time.Hour, nil }
+
 // requireFault requires an error that says no key is absent, in bounded time.
 func requireFault(t testing.TB, call func() error) error {
 	t.Helper()
@@ -199,7 +202,7 @@ func TestFaults(t *testing.T) {
 				}
 				for _, write := range []func() error{
 					func() error { return s.Put(t.Context(), "other", []byte("v"), time.Hour) },
-					func() error { return increment(t.Context(), s, "counter") },
+					func() error { return s.Update(t.Context(), "longer", longer) },
 				} {
 					err := requireFault(t, write)
 					for _, kind := range tt.write {

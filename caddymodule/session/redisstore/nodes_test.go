@@ -226,7 +226,7 @@ func TestCountOfManyKeys(t *testing.T) {
 	server.Do(t, "debug", "populate", "15000", "wxgate:user")
 	server.Do(t, "debug", "populate", "5000", "somebody else")
 	for prefix, want := range map[string]float64{"session:": 30_000, "user:": 15_000, "": 45_000, "none:": 0} {
-		n, err := s.(session.Counter).Count(t.Context(), prefix)
+		n, err := s.(session.Counter).Count(t.Context(), prefix, one)
 		require.NoError(t, err)
 		require.InDelta(t, want, float64(n), 6000, prefix)
 	}

@@ -30,7 +30,7 @@ func roundTrip(t testing.TB, s session.Store) {
 	_, err = s.Get(ctx, "a")
 	require.ErrorIs(t, err, session.ErrNotFound)
 	require.NoError(t, s.(session.Pinger).Ping(ctx))
-	n, err := s.(session.Counter).Count(ctx, "")
+	n, err := s.(session.Counter).Count(ctx, "", one)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)
 	seen := 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,19 +154,17 @@ func escapeGlob(text string) string {
 }
 
 const (
-	// countExactly is up to how many keys of a node are counted one by one.
+	// countExactly is up to how many keys of a node are looked at one by one.
 	countExactly = 5000
 
-	// countSamples random keys tell the share of the others, to about two
-	// percentage points.
+	// countSamples random keys stand for all of a larger node.
 	countSamples = 1024
 )
 
-// Count returns how many keys begin with prefix, expired ones that the server
-// has not yet removed included. It is exact for nodes of up to 5000 keys; for
-// larger ones it is the number of all keys times the share of those with the
-// prefix among 1024 random ones, which costs the server about a millisecond.
-func (s *Store) Count(ctx context.Context, prefix string) (int64, error) {
+// Count implements session.Counter. It looks at every key of a node of up to 5000;
+// of a larger one at 1024 random ones, which costs the server about a
+// millisecond.
+func (s *Store) Count(ctx context.Context, prefix string, number func(key string, value []byte) int64) (int64, error) {
 	if err := s.calls.Enter(); err != nil {
 		return 0, err
 	}
@@ -174,7 +173,7 @@ func (s *Store) Count(ctx context.Context, prefix string) (int64, error) {
 	var sum int64
 	for _, master := range masters {
 		var n int64
-		if n, err = s.countNode(ctx, master, s.prefix+prefix); err != nil {
+		if n, err = s.countNode(ctx, master, s.prefix+prefix, number); err != nil {
 			break
 		}
 		sum += n
@@ -182,29 +181,40 @@ func (s *Store) Count(ctx context.Context, prefix string) (int64, error) {
 	return sum, s.explain(ctx, "counting in redis", err)
 }
 
-func (s *Store) countNode(ctx context.Context, node rueidis.Client, prefix string) (int64, error) {
+func (s *Store) countNode(ctx context.Context, node rueidis.Client, prefix string, number func(key string, value []byte) int64) (sum int64, err error) {
 	size, err := read(ctx, s, 0, func(ctx context.Context) (int64, error) {
 		return node.Do(ctx, node.B().Dbsize().Build()).ToInt64()
 	})
 	if err != nil {
 		return 0, err
 	}
-	if size <= countExactly {
-		seen := make(map[string]struct{})
-		err := s.scanKeys(ctx, node, prefix, func(keys []string) error {
-			for _, key := range keys {
-				seen[key] = struct{}{}
-			}
+	add := func(keys []string) error {
+		return s.visitKeys(ctx, node, keys, func(key string, value []byte, _ time.Duration) error {
+			sum += number(key, value)
 			return nil
 		})
-		return int64(len(seen)), err
 	}
-	hits, err := s.sample(ctx, node, prefix)
-	return size * hits / countSamples, err
+	if size > countExactly {
+		var keys []string
+		if keys, err = s.sample(ctx, node, prefix); err == nil {
+			err = add(keys)
+		}
+		return sum * size / countSamples, err
+	}
+	seen := make(map[string]bool) // SCAN may return a key twice
+	err = s.scanKeys(ctx, node, prefix, func(keys []string) error {
+		keys = slices.DeleteFunc(keys, func(key string) bool {
+			again := seen[key]
+			seen[key] = true
+			return again
+		})
+		return add(keys)
+	})
+	return sum, err
 }
 
-// sample returns how many of countSamples random keys begin with prefix.
-func (s *Store) sample(ctx context.Context, node rueidis.Client, prefix string) (hits int64, err error) {
+// sample returns those of countSamples random keys that begin with prefix.
+func (s *Store) sample(ctx context.Context, node rueidis.Client, prefix string) (keys []string, err error) {
 	replies, err := read(ctx, s, 0, func(ctx context.Context) ([]rueidis.RedisResult, error) {
 		commands := make([]rueidis.Completed, countSamples)
 		for i := range commands {
@@ -214,7 +224,7 @@ func (s *Store) sample(ctx context.Context, node rueidis.Client, prefix string) 
 		return replies, replies[0].NonRedisError()
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, reply := range replies {
 		key, err := reply.ToString()
@@ -222,13 +232,13 @@ func (s *Store) sample(ctx context.Context, node rueidis.Client, prefix string) 
 			continue
 		}
 		if err != nil {
-			return 0, fmt.Errorf("sampling keys: %w", err)
+			return nil, fmt.Errorf("sampling keys: %w", err)
 		}
 		if strings.HasPrefix(key, prefix) {
-			hits++
+			keys = append(keys, key)
 		}
 	}
-	return hits, nil
+	return keys, nil
 }
 
 var (

@@ -202,11 +202,14 @@ func (s *Store) Update(ctx context.Context, key string, change session.ChangeFun
 }
 
 // swapScript writes or deletes a key that still has its old value. Absent and
-// empty differ, so every value has a character in front.
+// empty differ, so every value has a character in front. A server that is out of
+// memory refuses SET, but not in a script that has written; so a value that is no
+// longer than the old one, as after a revocation, takes its place there, too.
 const swapScript = `local old = redis.call('GET', KEYS[1])
 if (old and '=' .. old or '') ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1])
-elseif ARGV[3] == '0' then redis.call('SET', KEYS[1], string.sub(ARGV[2], 2))
+if #ARGV[2] <= #ARGV[1] then redis.call('DEL', KEYS[1]) end
+if ARGV[2] == '' then return 1 end
+if ARGV[3] == '0' then redis.call('SET', KEYS[1], string.sub(ARGV[2], 2))
 else redis.call('SET', KEYS[1], string.sub(ARGV[2], 2), 'PX', ARGV[3]) end
 return 1`
 

@@ -216,7 +216,7 @@ func TestOnlyReadsAreTracked(t *testing.T) {
 		require.NoError(t, increment(ctx, s, fmt.Sprint("session:", i)))
 	}
 	require.NoError(t, s.(session.Scanner).Scan(ctx, "", func(string, []byte, time.Duration) error { return nil }))
-	_, err := s.(session.Counter).Count(ctx, "")
+	_, err := s.(session.Counter).Count(ctx, "", one)
 	require.NoError(t, err)
 	for i := range 7 {
 		_, err := s.Get(ctx, fmt.Sprint("session:", i))

@@ -320,7 +320,7 @@ func callAll(ctx context.Context, s session.Store) map[string]error {
 	try(errs, s, "ping", func(a session.Pinger) error { return a.Ping(ctx) })
 	try(errs, s, "backup", func(a session.Backuper) error { return a.Backup(ctx, io.Discard) })
 	try(errs, s, "count", func(a session.Counter) error {
-		_, err := a.Count(ctx, "session:")
+		_, err := a.Count(ctx, "session:", func(string, []byte) int64 { return 1 })
 		return err
 	})
 	try(errs, s, "scan", func(a session.Scanner) error {
