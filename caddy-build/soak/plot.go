@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/wxgate/wxgate/caddy-build/draw"
 )
 
 // panels are what is drawn of a sample.
@@ -83,36 +84,29 @@ func diskUsage(dir string) (sum float64) {
 	return sum
 }
 
-const style = `<style>.t{fill:#1c2420}.g{fill:#5c6a63}.l{stroke:#07a050}.x{stroke:#c6d0ca}.k{stroke:#c8503c}
-@media(prefers-color-scheme:dark){.t{fill:#e6ece9}.g{fill:#9aa8a1}.l{stroke:#2fc477}.x{stroke:#4a554f}.k{stroke:#ff8a75}}</style>`
-
-// plot draws the samples: a panel of 300 × 90 for each value, in three rows.
+// plot draws the samples, a panel for each value.
 func plot(samples []sample, s *soak) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 480" font-family="system-ui,sans-serif" font-size="12" role="img" aria-label="soak">%s`, style)
-	fmt.Fprintf(&b, "<text class=\"g\" x=\"40\" y=\"20\">%v, %d requests, %d logins, %d WebSockets, 20 reloads; red: kill -9</text>\n",
-		s.length, s.requests.Load(), s.logins.Load(), streams)
+	p := draw.New("soak", fmt.Sprintf("%v, %d requests, %d logins, %d WebSockets, 20 reloads; red: kill -9",
+		s.length, s.requests.Load(), s.logins.Load(), streams), len(panels))
+	killed := s.killed.Seconds() / s.length.Seconds()
 	for i, title := range panels {
 		values := make([]float64, len(samples))
-		for j, p := range samples {
-			values[j] = p[i]
+		for j, sample := range samples {
+			values[j] = sample[i]
 		}
 		top := max(slices.Max(values), 1)
-		x, y := 40+i%2*350, 75+i/2*150
 		quarter := len(values) / 4
 		summary := fmt.Sprintf("%.0f in the second quarter, %.0f in the last", median(values[quarter:2*quarter]), median(values[3*quarter:]))
-		fmt.Fprintf(&b, `<text class="t" x="%d" y="%d">%s</text><text class="g" x="%d" y="%d" font-size="10">%s</text>`, x, y-20, title, x, y-6, summary)
-		fmt.Fprintf(&b, `<path class="x" fill="none" d="M%d %dv90h300"/><text class="g" x="%d" y="%d" font-size="10" text-anchor="end">%.0f</text>`, x, y, x-3, y+9, top)
-		at := float64(x) + 300*s.killed.Seconds()/s.length.Seconds()
-		fmt.Fprintf(&b, `<path class="k" stroke-dasharray="3" d="M%.1f %dv90"/><polyline class="l" fill="none" points="`, at, y)
+		panel := p.Panel(title, summary, fmt.Sprintf("%.0f", top), "0", s.length.String())
+		panel.Line(draw.Mark, false, [2]float64{killed, 0}, [2]float64{killed, 1})
+		points := make([][2]float64, len(values))
 		for j, v := range values {
-			fmt.Fprintf(&b, "%.1f,%.1f ", float64(x)+300*float64(j)/float64(len(values)), float64(y)+90*(1-v/top))
+			points[j] = [2]float64{float64(j) / float64(len(values)), v / top}
 		}
-		fmt.Fprintln(&b, `"/>`)
+		panel.Line(draw.First, false, points...)
 		fmt.Printf("%s: %s\n", title, summary)
 	}
-	fmt.Fprintln(&b, "</svg>")
-	return b.Bytes()
+	return p.SVG()
 }
 
 func median(values []float64) float64 {
