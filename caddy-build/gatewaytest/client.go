@@ -3,6 +3,7 @@ package gatewaytest
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -32,14 +33,26 @@ func (r Response) ErrorName() string {
 
 // Raw sends text as it stands over a new connection, with \n for CRLF, and
 // reads one answer.
+//
+// Where Caddy hands a listener over, it closes a few connections that it has
+// just accepted, so after a reload the text may be sent again.
 func (g *Gateway) Raw(text string) Response {
 	g.tb.Helper()
-	conn, err := g.dial()
-	require.NoError(g.tb, err)
-	resp, err := exchange(conn, text)
-	require.NoError(g.tb, err)
-	return resp
+	for {
+		conn, err := g.dial()
+		require.NoError(g.tb, err)
+		resp, err := exchange(conn, text)
+		if errors.Is(err, errNoAnswer) && time.Since(g.reloaded) < time.Second {
+			continue
+		}
+		require.NoError(g.tb, err)
+		return resp
+	}
 }
+
+// errNoAnswer is returned when a connection is closed before the first byte of an
+// answer.
+var errNoAnswer = errors.New("the connection was closed without an answer")
 
 // SendRaw is Raw for any address.
 func SendRaw(addr, text string) (Response, error) { return SendRawFrom("", addr, text) }
@@ -67,7 +80,11 @@ func exchange(conn net.Conn, text string) (Response, error) {
 		return Response{}, err
 	}
 	method, _, _ := strings.Cut(text, " ")
-	return ReadResponse(http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method}))
+	answer := bufio.NewReader(conn)
+	if _, err := answer.Peek(1); errors.Is(err, io.EOF) {
+		return Response{}, errNoAnswer
+	}
+	return ReadResponse(http.ReadResponse(answer, &http.Request{Method: method}))
 }
 
 // SendAndLeave sends text as it stands and hangs up without reading an answer.

@@ -102,6 +102,7 @@ type Gateway struct {
 	roots     *x509.CertPool // of a site with TLS
 	env       []string
 	proc      *process
+	reloaded  time.Time
 }
 
 // A process is one run of the binary.
@@ -292,6 +293,7 @@ func (g *Gateway) end(signal syscall.Signal) {
 // Reload loads cfg into the running gateway with `caddy reload`.
 func (g *Gateway) Reload(cfg Config) (output string, err error) {
 	g.tb.Helper()
+	defer func() { g.reloaded = time.Now() }()
 	return g.Try("reload", "--force", "--config", g.WriteConfig(cfg), "--adapter", "caddyfile", "--address", g.Admin)
 }
 
