@@ -110,7 +110,7 @@ func newMetrics() *metrics {
 	m.tokenFetches = counters("wxgate_access_token_fetches_total", "Requests for an access_token by mini program, mode and result.", "appid", "mode", "result")
 
 	m.all = append(m.all, newBuildInfo(),
-		scraped{prometheus.NewDesc("wxgate_sessions", "Live sessions, estimated. Sessions that ended with all others, by revoke --all, are counted until they would have expired.", nil, nil), new(sessionCount).collect},
+		scraped{prometheus.NewDesc("wxgate_sessions", "Live sessions, estimated.", nil, nil), new(sessionCount).collect},
 		scraped{prometheus.NewDesc("wxgate_store_free_bytes", "Free space on the disk of the session store.", nil, nil), collectFreeSpace},
 		scraped{prometheus.NewDesc("wxgate_access_token_expires_seconds", "Seconds until the access_token ends; 0 or less if there is none.", []string{"appid"}, nil), collectTokenEnds})
 

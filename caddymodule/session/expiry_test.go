@@ -266,7 +266,7 @@ func TestRenewal(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, user.Sessions[0].LastSeen.Equal(other.clock.Now()))
 	})
-	t.Run("of two sessions of a user at once", func(t *testing.T) {
+	t.Run("of two sessions of a user at once", func(*testing.T) {
 		renewals()
 		one, two := f.login("oTwo"), f.login("oTwo")
 		f.clock.Advance(6 * time.Hour)
