@@ -28,7 +28,7 @@ const (
 )
 
 // storeOps are the calls that a session.Manager measures; see session.Config.
-var storeOps = []string{"get", "put", "update", "delete", "sync", "scan", "count", "ping"}
+var storeOps = []string{"get", "update", "sync", "scan", "count", "ping"}
 
 // loginResults are the results of a login of a known mini program: "ok" and the
 // names of errors that can come after the mini program is known.

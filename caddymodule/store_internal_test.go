@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/stretchr/testify/require"
@@ -41,20 +40,6 @@ func (m *mapStore) Get(_ context.Context, key string) ([]byte, error) {
 		return value, nil
 	}
 	return nil, session.ErrNotFound
-}
-
-func (m *mapStore) Put(_ context.Context, key string, value []byte, _ time.Duration) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.values[key] = value
-	return nil
-}
-
-func (m *mapStore) Delete(_ context.Context, key string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.values, key)
-	return nil
 }
 
 func (m *mapStore) Update(_ context.Context, key string, change session.ChangeFunc) error {

@@ -69,7 +69,7 @@ func TestUserWhoseRecordDoesNotOpenCanBeRevoked(t *testing.T) {
 			token := f.login("oAlice")
 			before := dump(t, store, "user:")
 			for key, value := range before {
-				require.NoError(t, store.Put(t.Context(), key, spoil(slices.Clone(value)), 0))
+				require.NoError(t, sessiontest.Put(t.Context(), store, key, spoil(slices.Clone(value)), 0))
 			}
 			ended, err := f.RevokeUser(t.Context(), appID, "oAlice")
 			require.NoError(t, err)
@@ -96,7 +96,7 @@ func TestDamagedRecord(t *testing.T) {
 			for key, value := range dump(t, store, "user:") {
 				place := 5 + at*(len(value)-6)/2 // past the header, which names the key
 				value[place] ^= 0x10
-				require.NoError(t, store.Put(t.Context(), key, value, 0))
+				require.NoError(t, sessiontest.Put(t.Context(), store, key, value, 0))
 			}
 			f.dead(token)
 			f.dead(token)
@@ -114,10 +114,10 @@ func TestRecordsThatNoManagerWrote(t *testing.T) {
 	users := dump(t, store, "user:")
 	for _, value := range [][]byte{{}, {1}, []byte("{}"), make([]byte, 5), make([]byte, 300), bytes.Repeat([]byte{0xff}, 64<<10)} {
 		for key, good := range users {
-			require.NoError(t, store.Put(t.Context(), key, value, 0))
+			require.NoError(t, sessiontest.Put(t.Context(), store, key, value, 0))
 			_, err := f.Lookup(t.Context(), token)
 			require.Error(t, err)
-			require.NoError(t, store.Put(t.Context(), key, good, 0))
+			require.NoError(t, sessiontest.Put(t.Context(), store, key, good, 0))
 			f.lives(token, "oAlice")
 		}
 	}
@@ -132,14 +132,14 @@ func TestMovedRecords(t *testing.T) {
 	records := dump(t, store, "user:")
 	keys := slices.Sorted(maps.Keys(records))
 	require.Len(t, keys, 2)
-	require.NoError(t, store.Put(t.Context(), keys[0], records[keys[1]], 0))
-	require.NoError(t, store.Put(t.Context(), keys[1], records[keys[0]], 0))
+	require.NoError(t, sessiontest.Put(t.Context(), store, keys[0], records[keys[1]], 0))
+	require.NoError(t, sessiontest.Put(t.Context(), store, keys[1], records[keys[0]], 0))
 	for _, token := range tokens {
 		f.dead(token)
 		f.dead(token)
 	}
 	for key, value := range records {
-		require.NoError(t, store.Put(t.Context(), key, value, 0))
+		require.NoError(t, sessiontest.Put(t.Context(), store, key, value, 0))
 	}
 	for openID, token := range tokens {
 		f.lives(token, openID)
@@ -194,7 +194,7 @@ func TestStoreEmptiedUnderRunningNodes(t *testing.T) {
 			b.lives(token, "oAlice")
 			for _, prefix := range []string{"user:", "meta"} {
 				for key := range dump(t, store, prefix) {
-					require.NoError(t, store.Delete(t.Context(), key))
+					require.NoError(t, sessiontest.Delete(t.Context(), store, key))
 				}
 			}
 			a.dead(token)
@@ -222,13 +222,13 @@ func TestStoreEmptiedUnderRunningNodes(t *testing.T) {
 // no session is live, and the next login or start makes another record.
 func TestLostMeta(t *testing.T) {
 	for name, lose := range map[string]func(*badgerstore.Store) error{
-		"removed": func(s *badgerstore.Store) error { return s.Delete(t.Context(), "meta") },
+		"removed": func(s *badgerstore.Store) error { return sessiontest.Delete(t.Context(), s, "meta") },
 		"damaged": func(s *badgerstore.Store) error {
 			meta := dump(t, s, "meta")["meta"]
 			meta[len(meta)-1] ^= 1
-			return s.Put(t.Context(), "meta", meta, 0)
+			return sessiontest.Put(t.Context(), s, "meta", meta, 0)
 		},
-		"empty": func(s *badgerstore.Store) error { return s.Put(t.Context(), "meta", nil, 0) },
+		"empty": func(s *badgerstore.Store) error { return sessiontest.Put(t.Context(), s, "meta", nil, 0) },
 	} {
 		for _, by := range []string{"login", "start", "revocation"} {
 			t.Run(name+", replaced by a "+by, func(t *testing.T) {
@@ -271,7 +271,7 @@ func TestStoreOfAnotherVersion(t *testing.T) {
 	records := dump(t, store, "")
 	for key, value := range records {
 		value[0] = 1
-		require.NoError(t, store.Put(t.Context(), key, value, 0))
+		require.NoError(t, sessiontest.Put(t.Context(), store, key, value, 0))
 	}
 	_, err := session.NewManager(t.Context(), f.cfg)
 	require.ErrorIs(t, err, session.ErrVersion)

@@ -124,7 +124,7 @@ func TestRefusedSessionStaysDead(t *testing.T) {
 				long.restart()
 				long.dead(token)
 				for key, value := range dump(t, store, "user:") {
-					require.NoError(t, store.Put(t.Context(), key, value, 0)) // so that it is read again
+					require.NoError(t, sessiontest.Put(t.Context(), store, key, value, 0)) // so that it is read again
 				}
 				long.dead(token)
 			})
@@ -219,7 +219,7 @@ func TestRenewal(t *testing.T) {
 				_, err := manage(t, net.Store).RevokeUser(t.Context(), appID, "oAlice")
 				return err
 			},
-			"a record that was deleted": func(key string) error { return net.Store.Delete(t.Context(), key) },
+			"a record that was deleted": func(key string) error { return sessiontest.Delete(t.Context(), net.Store, key) },
 		} {
 			renewals() // so that none is under way
 			token := f.login("oAlice")

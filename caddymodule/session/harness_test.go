@@ -106,13 +106,6 @@ func (n *network) Get(ctx context.Context, key string) ([]byte, error) {
 	return value, err
 }
 
-func (n *network) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	if err := n.enter("put", key); err != nil {
-		return err
-	}
-	return n.Store.Put(ctx, key, value, ttl)
-}
-
 func (n *network) Update(ctx context.Context, key string, change session.ChangeFunc) error {
 	if err := n.enter("update", key); err != nil {
 		return err
@@ -122,13 +115,6 @@ func (n *network) Update(ctx context.Context, key string, change session.ChangeF
 		n.set(func() { n.wrote++ })
 	}
 	return err
-}
-
-func (n *network) Delete(ctx context.Context, key string) error {
-	if err := n.enter("delete", key); err != nil {
-		return err
-	}
-	return n.Store.Delete(ctx, key)
 }
 
 func (n *network) Sync(context.Context) error {

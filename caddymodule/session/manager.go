@@ -51,8 +51,8 @@ type Config struct {
 	// Now returns the time. Default time.Now.
 	Now func() time.Time
 
-	// Measure, if set, is called after each store call. op is one of get, put,
-	// update, delete, sync, count and ping. An absent key and a caller who has
+	// Measure, if set, is called after each store call. op is one of get,
+	// update, sync, scan, count and ping. An absent key and a caller who has
 	// gone are not passed as errors.
 	Measure func(op string, took time.Duration, err error)
 

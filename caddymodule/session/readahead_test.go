@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 // hooked calls after once, when several records were read.
@@ -69,7 +70,7 @@ func TestReadAheadOfTheMetaRecord(t *testing.T) {
 	for key := range dump(t, store, "user:") {
 		v, err := store.Get(t.Context(), key)
 		require.NoError(t, err)
-		require.Empty(t, asked(func() { require.NoError(t, store.Put(t.Context(), key, v, 0)) }), "several keys")
+		require.Empty(t, asked(func() { require.NoError(t, sessiontest.Put(t.Context(), store, key, v, 0)) }), "several keys")
 	}
 	keys := asked(func() { require.NoError(t, f.RevokeAll(t.Context(), "wxffffffffffffffff")) })
 	require.Len(t, keys, 2)

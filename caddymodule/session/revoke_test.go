@@ -191,7 +191,7 @@ func TestRevokeAll(t *testing.T) {
 			a.lives(theirs, "oAlice")
 
 			// On an emptied store, too, nothing lives afterwards.
-			require.NoError(t, store.Delete(t.Context(), "meta"))
+			require.NoError(t, sessiontest.Delete(t.Context(), store, "meta"))
 			require.NoError(t, a.RevokeAll(t.Context(), appID))
 			b.dead(theirs)
 			b.lives(login(b, appID), "oAlice")

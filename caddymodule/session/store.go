@@ -46,7 +46,7 @@ const MaxValue = 512 << 10
 //   - Keys are 1 to 256 bytes of any kind; values are 0 bytes to MaxValue.
 //     The store keeps no reference to a key or value it was given, and the caller
 //     may keep and change what it was handed.
-//   - When a write returns nil, every later read sees it, from any goroutine
+//   - When an Update returns nil, every later read sees it, from any goroutine
 //     and, for a shared store, from any node (see Observer for caches).
 //   - A ttl says when the store may free the space, never when a session
 //     ends: a value may outlive its ttl, and must not vanish before it. A ttl
@@ -61,16 +61,10 @@ type Store interface {
 	// Get returns the value under key, or ErrNotFound.
 	Get(ctx context.Context, key string) ([]byte, error)
 
-	// Put writes value under key, whatever was there.
-	Put(ctx context.Context, key string, value []byte, ttl time.Duration) error
-
 	// Update changes one key atomically: between the value that change is
 	// given and the one it returns, no other writer changes the key. change may
 	// be called several times, so it must not have side effects.
 	Update(ctx context.Context, key string, change ChangeFunc) error
-
-	// Delete removes key; an absent key is not an error.
-	Delete(ctx context.Context, key string) error
 
 	Close() error
 }

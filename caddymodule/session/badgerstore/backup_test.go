@@ -70,7 +70,7 @@ func TestRestoreKeepsTTL(t *testing.T) {
 	s := open(t, t.TempDir())
 	want := map[string]time.Duration{"session:a": time.Hour, "session:b": 100 * time.Hour, "meta": 0}
 	for key, ttl := range want {
-		require.NoError(t, s.Put(t.Context(), key, []byte(key), ttl))
+		require.NoError(t, sessiontest.Put(t.Context(), s, key, []byte(key), ttl))
 	}
 	var backup bytes.Buffer
 	require.NoError(t, s.Backup(t.Context(), &backup))
@@ -92,7 +92,7 @@ func TestRestoreKeepsTTL(t *testing.T) {
 func TestRestoreRefuses(t *testing.T) {
 	s := open(t, t.TempDir())
 	for i := range 50 {
-		require.NoError(t, s.Put(t.Context(), fmt.Sprint("session:", i), []byte("value"), time.Hour))
+		require.NoError(t, sessiontest.Put(t.Context(), s, fmt.Sprint("session:", i), []byte("value"), time.Hour))
 	}
 	var whole bytes.Buffer
 	require.NoError(t, s.Backup(t.Context(), &whole))
@@ -125,7 +125,7 @@ func TestRestoreRefuses(t *testing.T) {
 	t.Run("a directory in use", func(t *testing.T) {
 		dir := t.TempDir()
 		other := open(t, dir)
-		require.NoError(t, other.Put(t.Context(), "session:a", []byte("v"), time.Hour))
+		require.NoError(t, sessiontest.Put(t.Context(), other, "session:a", []byte("v"), time.Hour))
 		_, err := badgerstore.Restore(t.Context(), bytes.NewReader(good), dir)
 		require.ErrorIs(t, err, badgerstore.ErrNotEmpty)
 		_, err = other.Get(t.Context(), "session:a")
@@ -158,7 +158,7 @@ func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
 func TestBackupToABrokenConnection(t *testing.T) {
 	s := open(t, t.TempDir())
-	require.NoError(t, s.Put(t.Context(), "session:a", []byte("v"), time.Hour))
+	require.NoError(t, sessiontest.Put(t.Context(), s, "session:a", []byte("v"), time.Hour))
 	broken := errors.New("broken pipe")
 	require.ErrorIs(t, s.Backup(t.Context(), failing{broken}), broken)
 }
@@ -188,7 +188,7 @@ func TestRestoreInterrupted(t *testing.T) {
 func TestCloseDuringScan(t *testing.T) {
 	s := open(t, t.TempDir())
 	for i := range 100 {
-		require.NoError(t, s.Put(t.Context(), fmt.Sprint("session:", i), []byte("value"), time.Hour))
+		require.NoError(t, sessiontest.Put(t.Context(), s, fmt.Sprint("session:", i), []byte("value"), time.Hour))
 	}
 	closed := make(chan error, 1)
 	visits := 0
@@ -212,7 +212,7 @@ func TestCloseDuringAStalledBackup(t *testing.T) {
 	s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: t.TempDir(), SyncWrites: true})
 	require.NoError(t, err)
 	for i := range 3 { // more than it writes at a time
-		require.NoError(t, s.Put(t.Context(), fmt.Sprint("session:", i), make([]byte, 256<<10), time.Hour))
+		require.NoError(t, sessiontest.Put(t.Context(), s, fmt.Sprint("session:", i), make([]byte, 256<<10), time.Hour))
 	}
 	reader, writer := io.Pipe()
 	backedUp := make(chan error, 1)

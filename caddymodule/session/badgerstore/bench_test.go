@@ -20,11 +20,11 @@ import (
 
 func BenchmarkStore(b *testing.B) { sessiontest.Bench(b, openForSuite) }
 
-// BenchmarkPlainSyncWrites is what "durable put" is compared with: Badger by
+// BenchmarkPlainSyncWrites is what "durable update" is compared with: Badger by
 // itself, with its own SyncWrites.
 func BenchmarkPlainSyncWrites(b *testing.B) {
 	for _, writers := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("durable put/writers=%d", writers), func(b *testing.B) {
+		b.Run(fmt.Sprintf("durable update/writers=%d", writers), func(b *testing.B) {
 			db, err := badger.Open(badger.DefaultOptions(b.TempDir()).WithSyncWrites(true).WithLogger(nil))
 			require.NoError(b, err)
 			b.Cleanup(func() { require.NoError(b, db.Close()) })
@@ -58,7 +58,7 @@ func BenchmarkGetUnderWriters(b *testing.B) {
 			key := func(i uint64) string { return fmt.Sprintf("session:%032x", i*0x9e3779b97f4a7c15) }
 			value := make([]byte, 200)
 			for i := range uint64(records) {
-				require.NoError(b, s.Put(b.Context(), key(i), value, time.Hour))
+				require.NoError(b, sessiontest.Put(b.Context(), s, key(i), value, time.Hour))
 			}
 			require.NoError(b, s.Sync(b.Context()))
 			ctx, stop := context.WithCancel(b.Context())
@@ -66,7 +66,7 @@ func BenchmarkGetUnderWriters(b *testing.B) {
 			for range writers {
 				wg.Go(func() {
 					for ctx.Err() == nil {
-						if s.Put(ctx, key(rand.Uint64N(records)), value, time.Hour) == nil {
+						if sessiontest.Put(ctx, s, key(rand.Uint64N(records)), value, time.Hour) == nil {
 							_ = s.Sync(ctx)
 						}
 					}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 // Writers that come together share transactions.
@@ -22,7 +23,7 @@ func TestCommitsAreShared(t *testing.T) {
 	for w := range writers {
 		wg.Go(func() {
 			for i := range rounds {
-				assert.NoError(t, s.Put(t.Context(), fmt.Sprintf("session:%d-%d", w, i), []byte("v"), time.Hour))
+				assert.NoError(t, sessiontest.Put(t.Context(), s, fmt.Sprintf("session:%d-%d", w, i), []byte("v"), time.Hour))
 				assert.NoError(t, s.Sync(t.Context()))
 			}
 		})
@@ -46,7 +47,7 @@ func TestUnsyncedWritesAreCommitted(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	before := s.Version()
-	require.NoError(t, s.Put(t.Context(), "session:a", []byte("v"), time.Hour))
+	require.NoError(t, sessiontest.Put(t.Context(), s, "session:a", []byte("v"), time.Hour))
 	require.Eventually(t, func() bool { return s.Version() > before }, 10*time.Second, time.Millisecond)
 	crash := t.TempDir()
 	copyDir(t, dir, crash)
@@ -62,14 +63,14 @@ func TestTransactionsAreBounded(t *testing.T) {
 	value := make([]byte, 100<<10)
 	for i := range 200 {
 		wg.Go(func() {
-			assert.NoError(t, s.Put(t.Context(), fmt.Sprint("session:", i), value, time.Hour))
+			assert.NoError(t, sessiontest.Put(t.Context(), s, fmt.Sprint("session:", i), value, time.Hour))
 			assert.NoError(t, s.Sync(t.Context()))
 		})
 	}
 	for i := range 64 {
 		wg.Go(func() {
 			for j := range 1000 {
-				assert.NoError(t, s.Put(t.Context(), fmt.Sprint(i, "-", j), nil, time.Hour))
+				assert.NoError(t, sessiontest.Put(t.Context(), s, fmt.Sprint(i, "-", j), nil, time.Hour))
 			}
 		})
 	}
@@ -85,7 +86,7 @@ func TestSyncOutlivesItsFirstCaller(t *testing.T) {
 	s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: t.TempDir(), SyncWrites: true})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	require.NoError(t, s.Put(t.Context(), "session:a", []byte("v"), time.Hour))
+	require.NoError(t, sessiontest.Put(t.Context(), s, "session:a", []byte("v"), time.Hour))
 	cancel()
 	require.ErrorIs(t, s.Sync(ctx), context.Canceled)
 	require.NoError(t, s.Sync(t.Context()))
@@ -104,7 +105,7 @@ func TestCloseUnderLoad(t *testing.T) {
 		wg.Go(func() {
 			for i := 0; ; i++ {
 				key := fmt.Sprintf("session:%d-%d", w, i)
-				if s.Put(t.Context(), key, []byte("v"), time.Hour) != nil || s.Sync(t.Context()) != nil {
+				if sessiontest.Put(t.Context(), s, key, []byte("v"), time.Hour) != nil || s.Sync(t.Context()) != nil {
 					return
 				}
 				mu.Lock()

@@ -22,6 +22,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 // Whatever happens to a file of the store: after at most two starts that end
@@ -312,7 +313,7 @@ func TestDirectoryIsPrivate(t *testing.T) {
 	info, err := os.Stat(dir)
 	require.NoError(t, err)
 	require.Equal(t, fs.FileMode(0o700), info.Mode().Perm())
-	require.NoError(t, s.Put(t.Context(), "k", nil, time.Hour))
+	require.NoError(t, sessiontest.Put(t.Context(), s, "k", nil, time.Hour))
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	for _, e := range entries {
@@ -326,13 +327,13 @@ func TestDirectoryIsPrivate(t *testing.T) {
 func TestNothingIsTrustedAfterAFailedCommit(t *testing.T) {
 	s, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: t.TempDir(), SyncWrites: true})
 	require.NoError(t, err)
-	require.NoError(t, s.Put(t.Context(), "session:a", []byte("v"), time.Hour))
+	require.NoError(t, sessiontest.Put(t.Context(), s, "session:a", []byte("v"), time.Hour))
 	s.CloseDatabase()
 	failed := s.Sync(t.Context())
 	require.Error(t, failed)
 	_, err = s.Get(t.Context(), "session:a")
 	require.Equal(t, failed, err)
-	require.Equal(t, failed, s.Put(t.Context(), "session:a", []byte("v"), time.Hour))
+	require.Equal(t, failed, sessiontest.Put(t.Context(), s, "session:a", []byte("v"), time.Hour))
 	require.Equal(t, failed, s.Sync(t.Context()))
 	assert.NoError(t, s.Close())
 }

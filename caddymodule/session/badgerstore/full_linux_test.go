@@ -191,7 +191,7 @@ func TestReserveIsFull(t *testing.T) {
 	fill(t, disk, 0)
 	kept := 0
 	for {
-		err = s.Put(t.Context(), fmt.Sprint("user:", kept), make([]byte, 1000), time.Hour)
+		err = sessiontest.Put(t.Context(), s, fmt.Sprint("user:", kept), make([]byte, 1000), time.Hour)
 		if err == nil {
 			err = s.Sync(t.Context())
 		}
@@ -213,10 +213,10 @@ func TestReserveIsFull(t *testing.T) {
 	require.ErrorIs(t, err, session.ErrNotFound)
 
 	// The newest write counts, in whatever order it comes to the database.
-	require.NoError(t, s.Put(t.Context(), "user:0", nil, time.Hour))
+	require.NoError(t, sessiontest.Put(t.Context(), s, "user:0", nil, time.Hour))
 	require.NoError(t, os.Remove(filler(disk)))
 	require.Eventually(t, func() bool { return s.Room() == nil }, time.Minute, time.Millisecond)
-	require.NoError(t, s.Put(t.Context(), "user:1", []byte("newest"), time.Hour))
+	require.NoError(t, sessiontest.Put(t.Context(), s, "user:1", []byte("newest"), time.Hour))
 	require.NoError(t, s.Sync(t.Context()))
 	value, err := s.Get(t.Context(), "user:1")
 	require.NoError(t, err)
@@ -269,7 +269,7 @@ func TestDiskFullAtStartAndEnd(t *testing.T) {
 	}
 	m.Close()
 	require.ErrorIs(t, s.Close(), session.ErrFull)
-	require.Error(t, s.Put(t.Context(), "session:a", []byte("v"), time.Hour))
+	require.Error(t, sessiontest.Put(t.Context(), s, "session:a", []byte("v"), time.Hour))
 
 	_, err = badgerstore.Open(t.Context(), badgerstore.Options{Dir: filepath.Join(disk, "new")})
 	require.ErrorIs(t, err, session.ErrFull)

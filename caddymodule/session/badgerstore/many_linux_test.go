@@ -47,7 +47,7 @@ func BenchmarkOpen(b *testing.B) {
 	s := open(b, dir)
 	for i := range 1_000_000 {
 		h := sha256.Sum256(fmt.Append(nil, i))
-		require.NoError(b, s.Put(b.Context(), "user:"+string(h[:12]), make([]byte, 230), time.Hour))
+		require.NoError(b, sessiontest.Put(b.Context(), s, "user:"+string(h[:12]), make([]byte, 230), time.Hour))
 	}
 	require.NoError(b, s.Close())
 	for _, cached := range []bool{true, false} {

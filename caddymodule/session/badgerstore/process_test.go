@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 func TestOneProcessPerDirectory(t *testing.T) {
@@ -18,7 +19,7 @@ func TestOneProcessPerDirectory(t *testing.T) {
 	_, err := badgerstore.Open(t.Context(), badgerstore.Options{Dir: dir})
 	require.ErrorIs(t, err, badgerstore.ErrInUse)
 	require.ErrorContains(t, err, dir)
-	require.NoError(t, s.Put(t.Context(), "session:a", []byte("v"), time.Hour), "the first one is not disturbed")
+	require.NoError(t, sessiontest.Put(t.Context(), s, "session:a", []byte("v"), time.Hour), "the first one is not disturbed")
 
 	second := exec.Command(os.Args[0], "-test.run=^TestChildOpens$")
 	second.Env = append(os.Environ(), childDir+"="+dir)

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddymodule/session/badgerstore"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 // endingContext ends when it has been asked a few times.
@@ -33,8 +34,8 @@ func TestDeadKeysDoNotHoldUpTheEnd(t *testing.T) {
 	defer func() { require.NoError(t, s.Close()) }()
 	for i := range 100 {
 		key := fmt.Sprintf("session:%032d", i)
-		require.NoError(t, s.Put(t.Context(), key, []byte("v"), time.Hour))
-		require.NoError(t, s.Delete(t.Context(), key))
+		require.NoError(t, sessiontest.Put(t.Context(), s, key, []byte("v"), time.Hour))
+		require.NoError(t, sessiontest.Delete(t.Context(), s, key))
 	}
 	n, err := s.Count(t.Context(), "session:", one)
 	require.NoError(t, err)

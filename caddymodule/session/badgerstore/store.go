@@ -129,40 +129,9 @@ func (s *Store) view(version uint64, key []byte, visit func(*badger.Item) error)
 	return err
 }
 
-// Put implements session.Store.
-func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	return s.change(ctx, key, func() error { return s.put(ctx, key, value, ttl) })
-}
-
 // Update implements session.Store. Writers of one key wait for each other, so
 // it never gives up.
 func (s *Store) Update(ctx context.Context, key string, change session.ChangeFunc) error {
-	return s.change(ctx, key, func() error {
-		old, err := s.get(key)
-		if err != nil && !errors.Is(err, session.ErrNotFound) {
-			return err
-		}
-		value, ttl, err := change(old)
-		if err != nil {
-			return err
-		}
-		if value != nil {
-			return s.put(ctx, key, value, ttl)
-		}
-		if old == nil {
-			return nil
-		}
-		return s.committer.add(ctx, &write{Key: key, Deleted: true})
-	})
-}
-
-// Delete implements session.Store.
-func (s *Store) Delete(ctx context.Context, key string) error {
-	return s.change(ctx, key, func() error { return s.committer.add(ctx, &write{Key: key, Deleted: true}) })
-}
-
-// change runs f, which writes a key, alone, and calls the observers.
-func (s *Store) change(ctx context.Context, key string, f func() error) error {
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
@@ -172,26 +141,41 @@ func (s *Store) change(ctx context.Context, key string, f func() error) error {
 		return err
 	}
 	defer unlock()
-	if err := f(); err != nil {
+	old, err := s.get(key)
+	if err != nil && !errors.Is(err, session.ErrNotFound) {
+		return err
+	}
+	value, ttl, err := change(old)
+	if err != nil || value == nil && old == nil {
+		return err
+	}
+	w, err := newWrite(key, value, ttl)
+	if err != nil {
+		return err
+	}
+	if err := s.committer.add(ctx, w); err != nil {
 		return err
 	}
 	s.observers.Changed(key)
 	return nil
 }
 
-func (s *Store) put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	if ttl < 0 {
-		return fmt.Errorf("writing a value with the negative ttl %v", ttl)
-	}
-	if len(value) > session.MaxValue {
-		return fmt.Errorf("writing a value of %d bytes: the limit is %d", len(value), session.MaxValue)
+// newWrite returns the write of what a session.ChangeFunc returned.
+func newWrite(key string, value []byte, ttl time.Duration) (*write, error) {
+	switch {
+	case ttl < 0:
+		return nil, fmt.Errorf("writing a value with the negative ttl %v", ttl)
+	case len(value) > session.MaxValue:
+		return nil, fmt.Errorf("writing a value of %d bytes: the limit is %d", len(value), session.MaxValue)
+	case value == nil:
+		return &write{Key: key, Deleted: true}, nil
 	}
 	w := &write{Key: key, Value: slices.Clone(value)}
 	if ttl > 0 {
 		// Badger compares with its own truncated clock, so it gets one more.
 		w.ExpiresAt = uint64(time.Now().Add(ttl).Unix()) + 2
 	}
-	return s.committer.add(ctx, w)
+	return w, nil
 }
 
 // Observe implements session.Observer. This process is the only writer, so a

@@ -12,6 +12,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 func isNotFound(err error) bool { return errors.Is(err, session.ErrNotFound) }
@@ -102,7 +103,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 func TestCloseEndsScan(t *testing.T) {
 	s := open(t, patient(redistest.Start(t).Addr))
 	for _, key := range []string{"a", "b", "c"} {
-		require.NoError(t, s.Put(t.Context(), key, []byte("v"), 0))
+		require.NoError(t, sessiontest.Put(t.Context(), s, key, []byte("v"), 0))
 	}
 	closed := make(chan error, 1)
 	visited := false

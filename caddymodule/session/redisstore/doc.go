@@ -40,8 +40,7 @@
 // appendfsync always makes a write survive the loss of power. A server that
 // evicts keys (a maxmemory-policy other than noeviction) ends sessions when it
 // pleases; Open warns about it. One that is full and does not evict refuses
-// every write but Delete, and an Update that makes no value longer, which is
-// what revoking a session does.
+// every Update that makes a value longer; revoking a session does not.
 //
 // [rueidis]: https://github.com/redis/rueidis
 package redisstore

@@ -146,7 +146,7 @@ var inScript = regexp.MustCompile(`^(ERR )?Error running script .*@user_script: 
 
 // newServerError makes an error of a server's text. Redis repeats the
 // arguments of a command that it does not know, and HELLO has the password and
-// SET the value among them.
+// EVAL the value among them.
 func newServerError(text string, secrets []string) *serverError {
 	text, _, _ = strings.Cut(text, ", with args")
 	text = inScript.ReplaceAllString(text, "")

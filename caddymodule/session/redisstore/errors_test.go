@@ -11,6 +11,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 // What a server says instead of an answer becomes an error of the right kind,
@@ -23,7 +24,7 @@ func TestServerErrors(t *testing.T) {
 		is    error
 		says  string
 	}{
-		{name: "value repeated", reply: "ERR unknown command 'SET', with args beginning with: 'wxgate:k' '" + value + "' ", says: "unknown command"},
+		{name: "value repeated", reply: "ERR unknown command 'EVAL', with args beginning with: 'return 1' '1' 'wxgate:k' '" + value + "' ", says: "unknown command"},
 		{name: "password repeated", reply: "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' '" + password + "' ", says: "unknown command"},
 		{name: "password in the text", reply: "ERR something about " + password, says: "something about ***"},
 		{name: "out of memory", reply: "OOM command not allowed when used memory > 'maxmemory'.", is: session.ErrFull, says: "maxmemory"},
@@ -46,23 +47,43 @@ func TestServerErrors(t *testing.T) {
 			o := patient("redis://:" + password + "@" + proxy.Addr)
 			o.Timeout = 2 * time.Second
 			s := open(t, o)
-			proxy.Edit(func(message []byte) [][]byte {
-				if message[0] == '>' {
-					return [][]byte{message}
-				}
-				return [][]byte{[]byte("-" + tt.reply + "\r\n")}
-			})
+			// answer replaces the messages of the server that refused selects.
+			answer := func(refused func(message []byte) bool) {
+				proxy.Edit(func(message []byte) [][]byte {
+					if !refused(message) {
+						return [][]byte{message}
+					}
+					return [][]byte{[]byte("-" + tt.reply + "\r\n")}
+				})
+			}
 			defer proxy.Edit(nil)
+			requireSafe := func(err error, what string) {
+				t.Helper()
+				require.Error(t, err, what)
+				require.NotErrorIs(t, err, session.ErrNotFound, what)
+				text := fmt.Sprintf("%v %+v", err, err)
+				require.NotContains(t, text, password, what)
+				require.NotContains(t, text, value, what)
+				require.NotContains(t, text, "\x1b", what)
+				require.Less(t, len(err.Error()), 400, what)
+			}
+			update := func() error { return sessiontest.Put(t.Context(), s, "k", []byte(value), 0) }
+
+			answer(func(message []byte) bool { return message[0] == ':' }) // the result of EVAL
+			err := update()
+			requireSafe(err, "write")
+			require.ErrorContains(t, err, tt.says)
+			if tt.is != nil {
+				require.ErrorIs(t, err, tt.is)
+			}
+
+			answer(func(message []byte) bool { return message[0] != '>' })
 			for what, call := range map[string]func() error{
 				"get": func() error {
 					_, err := s.Get(t.Context(), "k")
 					return err
 				},
-				"put": func() error { return s.Put(t.Context(), "k", []byte(value), 0) },
-				"update": func() error {
-					return s.Update(t.Context(), "k", func([]byte) ([]byte, time.Duration, error) { return []byte(value), 0, nil })
-				},
-				"delete": func() error { return s.Delete(t.Context(), "k") },
+				"update": update,
 				"ping":   func() error { return s.(session.Pinger).Ping(t.Context()) },
 				"count": func() error {
 					_, err := s.(session.Counter).Count(t.Context(), "", one)
@@ -72,20 +93,7 @@ func TestServerErrors(t *testing.T) {
 					return s.(session.Scanner).Scan(t.Context(), "", func(string, []byte, time.Duration) error { return nil })
 				},
 			} {
-				err := call()
-				require.Error(t, err, what)
-				require.NotErrorIs(t, err, session.ErrNotFound, what)
-				text := fmt.Sprintf("%v %+v", err, err)
-				require.NotContains(t, text, password, what)
-				require.NotContains(t, text, value, what)
-				require.NotContains(t, text, "\x1b", what)
-				require.Less(t, len(err.Error()), 400, what)
-				if what == "put" {
-					require.ErrorContains(t, err, tt.says)
-					if tt.is != nil {
-						require.ErrorIs(t, err, tt.is)
-					}
-				}
+				requireSafe(call(), what)
 			}
 		})
 	}
@@ -116,12 +124,12 @@ func FuzzAnswers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, injected []byte) {
 		proxy.Edit(func(message []byte) [][]byte { return [][]byte{injected, message} })
 		_, _ = s.Get(t.Context(), "k") // it may be what was injected
-		_ = s.Put(t.Context(), "k", []byte("value"), 0)
+		_ = sessiontest.Put(t.Context(), s, "k", []byte("value"), 0)
 		_ = increment(t.Context(), s, "n")
 		proxy.Edit(nil)
 		proxy.Cut()
 		require.Eventually(t, func() bool {
-			if s.Put(t.Context(), "k", []byte("value"), 0) != nil {
+			if sessiontest.Put(t.Context(), s, "k", []byte("value"), 0) != nil {
 				return false
 			}
 			value, err := s.Get(t.Context(), "k")

@@ -142,7 +142,7 @@ func (s *Store) tryToRecover() {
 	var err error
 	for range attempts {
 		key := probePrefix + rand.Text()
-		if err = s.do(s.calls.Stopping(), s.set(key, []byte("1"), probeTTL)); err == nil {
+		if _, err = s.compareAndSwap(s.calls.Stopping(), key, "", "=1", probeTTL); err == nil {
 			break
 		}
 	}

@@ -209,7 +209,7 @@ func TestRevocationOfDamagedUserWhileFull(t *testing.T) {
 		damaged = key
 		return nil
 	}))
-	require.NoError(t, store.Put(t.Context(), damaged, []byte("damaged"), 0))
+	require.NoError(t, sessiontest.Put(t.Context(), store, damaged, []byte("damaged"), 0))
 
 	server.Do(t, "config", "set", "maxmemory", "1")
 	_, err = m.RevokeUser(t.Context(), login.AppID, login.OpenID)

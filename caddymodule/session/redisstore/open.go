@@ -198,7 +198,7 @@ func (s *Store) probe(ctx context.Context) error {
 	if err == nil && s.watch != nil {
 		err = s.probeTracking(ctx, key)
 	}
-	deleted := s.Delete(ctx, key)
+	deleted := s.Update(ctx, key, func([]byte) ([]byte, time.Duration, error) { return nil, 0, nil })
 	if err == nil {
 		err = deleted
 	}
@@ -237,10 +237,11 @@ func (s *Store) probeTracking(ctx context.Context, key string) error {
 		}
 	})
 	defer cancel()
-	if _, err := s.GetMany(ctx, key); err != nil {
+	values, err := s.GetMany(ctx, key)
+	if err != nil {
 		return fmt.Errorf("trying to read: %w", err)
 	}
-	if err := s.do(ctx, s.set(key, []byte("changed"), probeTTL)); err != nil {
+	if _, err := s.compareAndSwap(ctx, key, presence(values[0]), "=changed", probeTTL); err != nil {
 		return s.explain(ctx, "trying to write", err)
 	}
 	timer := time.NewTimer(max(s.timeout, time.Second))

@@ -15,18 +15,19 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 // roundTrip writes and reads in every way.
 func roundTrip(t testing.TB, s session.Store) {
 	t.Helper()
 	ctx := t.Context()
-	require.NoError(t, s.Put(ctx, "a", []byte("value"), time.Hour))
+	require.NoError(t, sessiontest.Put(ctx, s, "a", []byte("value"), time.Hour))
 	value, err := s.Get(ctx, "a")
 	require.NoError(t, err)
 	require.Equal(t, "value", string(value))
 	require.NoError(t, increment(ctx, s, "n"))
-	require.NoError(t, s.Delete(ctx, "a"))
+	require.NoError(t, sessiontest.Delete(ctx, s, "a"))
 	_, err = s.Get(ctx, "a")
 	require.ErrorIs(t, err, session.ErrNotFound)
 	require.NoError(t, s.(session.Pinger).Ping(ctx))
@@ -120,7 +121,7 @@ func TestDatabasesAndPrefixesAreApart(t *testing.T) {
 	stores := make(map[string]session.Store)
 	for name, o := range options {
 		stores[name] = open(t, o)
-		require.NoError(t, stores[name].Put(t.Context(), "k", []byte(name), 0))
+		require.NoError(t, sessiontest.Put(t.Context(), stores[name], "k", []byte(name), 0))
 	}
 	for name, s := range stores {
 		value, err := s.Get(t.Context(), "k")
@@ -332,15 +333,14 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 
 func TestOpenWhileFull(t *testing.T) {
 	server := redistest.Start(t)
-	require.NoError(t, open(t, patient(server.Addr)).Put(t.Context(), "kept", []byte("value"), 0))
+	require.NoError(t, sessiontest.Put(t.Context(), open(t, patient(server.Addr)), "kept", []byte("value"), 0))
 	server.Do(t, "config", "set", "maxmemory", "1")
 	s := open(t, patient(server.Addr))
 	value, err := s.Get(t.Context(), "kept")
 	require.NoError(t, err)
 	require.Equal(t, "value", string(value))
-	require.ErrorIs(t, s.Put(t.Context(), "more", []byte("v"), 0), session.ErrFull)
-	require.ErrorIs(t, increment(t.Context(), s, "more"), session.ErrFull)
-	require.NoError(t, s.Delete(t.Context(), "kept"), "deleting frees memory")
+	require.ErrorIs(t, sessiontest.Put(t.Context(), s, "more", []byte("v"), 0), session.ErrFull)
+	require.NoError(t, sessiontest.Delete(t.Context(), s, "kept"), "deleting frees memory")
 }
 
 func TestOpenWarnsOfEviction(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 // No code is to be sent to WeChat while its session could not be written: Room
@@ -53,7 +54,7 @@ func loseReplies(proxy *redistest.Proxy, text string, n int32) {
 func TestReadsAreRepeated(t *testing.T) {
 	proxy := redistest.StartProxy(t, redistest.Start(t).Addr)
 	s := open(t, patient(proxy.Addr))
-	require.NoError(t, s.Put(t.Context(), "session:a", []byte("the value"), time.Hour))
+	require.NoError(t, sessiontest.Put(t.Context(), s, "session:a", []byte("the value"), time.Hour))
 
 	loseReplies(proxy, "the value", 2)
 	value, err := s.Get(t.Context(), "session:a")
@@ -65,8 +66,8 @@ func TestReadsAreRepeated(t *testing.T) {
 
 	proxy.Edit(nil)
 	requireReads(t, s)
-	loseReplies(proxy, "+OK", 1)
-	require.ErrorIs(t, s.Put(t.Context(), "session:a", []byte("another"), time.Hour), session.ErrUnavailable)
+	loseReplies(proxy, ":1\r\n", 1) // the result of EVAL
+	require.ErrorIs(t, sessiontest.Put(t.Context(), s, "session:a", []byte("another"), time.Hour), session.ErrUnavailable)
 }
 
 func requireReads(t *testing.T, s session.Store) {
@@ -85,12 +86,12 @@ func TestAReplicaIsLeft(t *testing.T) {
 	s := open(t, patient(proxy.Addr))
 	requireWrites := func() {
 		t.Helper()
-		require.Eventually(t, func() bool { return s.Put(t.Context(), "session:a", nil, time.Hour) == nil }, recovery, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return sessiontest.Put(t.Context(), s, "session:a", nil, time.Hour) == nil }, recovery, 10*time.Millisecond)
 	}
 	requireWrites()
 	server.Do(t, "replicaof", "127.0.0.1", "1")
 	connections := proxy.Accepted()
-	require.ErrorIs(t, s.Put(t.Context(), "session:a", nil, time.Hour), redisstore.ErrReadOnly)
+	require.ErrorIs(t, sessiontest.Put(t.Context(), s, "session:a", nil, time.Hour), redisstore.ErrReadOnly)
 	require.Eventually(t, func() bool { return proxy.Accepted() > connections }, recovery, 10*time.Millisecond)
 	server.Do(t, "replicaof", "no", "one")
 	requireWrites()

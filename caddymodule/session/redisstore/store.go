@@ -124,30 +124,6 @@ func bytesOf(reply rueidis.RedisResult) ([]byte, error) {
 	return []byte(text), nil
 }
 
-// Put writes value under key, whatever was there. It is sent once: after a
-// lost connection it is not known whether the server has done it.
-func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	if err := s.calls.Enter(); err != nil {
-		return err
-	}
-	defer s.calls.Leave()
-	if ttl < 0 {
-		return errNegativeTTL
-	}
-	defer s.changed(key)
-	return s.explain(ctx, "writing to redis", s.do(ctx, s.set(key, value, ttl)))
-}
-
-// Delete removes key.
-func (s *Store) Delete(ctx context.Context, key string) error {
-	if err := s.calls.Enter(); err != nil {
-		return err
-	}
-	defer s.calls.Leave()
-	defer s.changed(key)
-	return s.explain(ctx, "deleting from redis", s.do(ctx, s.client.B().Del().Key(s.prefix+key).Build()))
-}
-
 // Ping reads a key that does not exist, so that it fails whenever reading a
 // session would.
 func (s *Store) Ping(ctx context.Context) error {
@@ -192,6 +168,7 @@ func (s *Store) Update(ctx context.Context, key string, change session.ChangeFun
 			return nil
 		}
 		swapped, err := s.compareAndSwap(working, key, found, presence(value), ttl)
+		s.changed(key)
 		if swapped || err != nil {
 			return s.explain(ctx, doing, err)
 		}
@@ -214,9 +191,10 @@ else redis.call('SET', KEYS[1], string.sub(ARGV[2], 2), 'PX', ARGV[3]) end
 return 1`
 
 // compareAndSwap reports whether the key had the old value, and has the new one
-// now. Both are as presence returns them.
+// now. Both are as presence returns them. The observers are not called. The
+// command is sent once: after a lost connection it is not known whether the
+// server has done it.
 func (s *Store) compareAndSwap(ctx context.Context, key, old, value string, ttl time.Duration) (bool, error) {
-	defer s.changed(key)
 	px := "0"
 	if ttl > 0 {
 		px = strconv.FormatInt(milliseconds(ttl), 10)
@@ -254,28 +232,9 @@ func pause(ctx context.Context, attempt int) error {
 
 var errNegativeTTL = errors.New("writing to redis: the ttl is negative")
 
-// set is the command that writes value. A ttl of 0 means none, and removes the
-// one that was there.
-func (s *Store) set(key string, value []byte, ttl time.Duration) rueidis.Completed {
-	// The string is a copy: rueidis may send it after the caller has gone.
-	command := s.client.B().Set().Key(s.prefix + key).Value(string(value))
-	if ttl == 0 {
-		return command.Build()
-	}
-	return command.PxMilliseconds(milliseconds(ttl)).Build()
-}
-
 // milliseconds rounds a ttl that is not 0 up to the server's unit.
 func milliseconds(ttl time.Duration) int64 {
 	return int64((ttl-1)/time.Millisecond) + 1
-}
-
-// do runs one command whose result is of no interest.
-func (s *Store) do(ctx context.Context, command rueidis.Completed) error {
-	_, err := call(ctx, s, command.Slot(), func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.client.Do(ctx, command).Error()
-	})
-	return err
 }
 
 // changed calls the observers after a write through this Store, also after one

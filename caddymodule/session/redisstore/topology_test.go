@@ -12,6 +12,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 func TestSentinelFailover(t *testing.T) {
@@ -21,7 +22,7 @@ func TestSentinelFailover(t *testing.T) {
 	o.Timeout = 2 * time.Second
 	s := open(t, o)
 	roundTrip(t, s)
-	require.NoError(t, s.Put(t.Context(), "kept", []byte("value"), 0))
+	require.NoError(t, sessiontest.Put(t.Context(), s, "kept", []byte("value"), 0))
 	require.Equal(t, "1", set.Master.Do(t, "wait", "1", "0"), "the replica has it")
 	told := observe(t, s)
 	_, err := s.Get(t.Context(), "kept")
@@ -30,7 +31,7 @@ func TestSentinelFailover(t *testing.T) {
 	set.Master.Kill()
 	begin := time.Now()
 	awaitTold(t, told, "")
-	requireFault(t, func() error { return s.Put(t.Context(), "other", []byte("v"), 0) })
+	requireFault(t, func() error { return sessiontest.Put(t.Context(), s, "other", []byte("v"), 0) })
 	requireWorks(t, s)
 	t.Logf("the new master serves after %s", time.Since(begin))
 
@@ -77,7 +78,7 @@ func TestClusterNodeFails(t *testing.T) {
 			var all, lost []string
 			for i := range 100 {
 				key := fmt.Sprint("session:", i)
-				require.NoError(t, s.Put(t.Context(), key, []byte(key), time.Hour))
+				require.NoError(t, sessiontest.Put(t.Context(), s, key, []byte(key), time.Hour))
 				all = append(all, key)
 			}
 			onLost := make(map[string]bool)
@@ -103,7 +104,7 @@ func TestClusterNodeFails(t *testing.T) {
 				value, err := s.Get(t.Context(), key)
 				require.NoError(t, err)
 				require.Equal(t, key, string(value))
-				require.NoError(t, s.Put(t.Context(), key, []byte(key), time.Hour))
+				require.NoError(t, sessiontest.Put(t.Context(), s, key, []byte(key), time.Hour))
 				require.NoError(t, s.Update(t.Context(), key, func(old []byte) ([]byte, time.Duration, error) {
 					return old, time.Hour, nil
 				}))
@@ -138,7 +139,7 @@ func TestClusterReshards(t *testing.T) {
 	for i := range 200 {
 		key := fmt.Sprint("session:", i)
 		keys = append(keys, key)
-		require.NoError(t, writer.Put(t.Context(), key, []byte("0"), time.Hour))
+		require.NoError(t, sessiontest.Put(t.Context(), writer, key, []byte("0"), time.Hour))
 	}
 	stop := make(chan struct{})
 	var working sync.WaitGroup
@@ -166,7 +167,7 @@ func TestClusterReshards(t *testing.T) {
 		value, err := reader.Get(t.Context(), key)
 		require.NoError(t, err)
 		require.Equal(t, "1", string(value))
-		require.NoError(t, writer.Put(t.Context(), key, fmt.Append(nil, i), time.Hour))
+		require.NoError(t, sessiontest.Put(t.Context(), writer, key, fmt.Append(nil, i), time.Hour))
 		awaitTold(t, told, key)
 		value, err = reader.Get(t.Context(), key)
 		require.NoError(t, err)

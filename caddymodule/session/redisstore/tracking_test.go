@@ -14,6 +14,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/session"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore"
 	"github.com/wxgate/wxgate/caddymodule/session/redisstore/redistest"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 // observe returns a channel of what s tells. It is never full: tests do not
@@ -69,7 +70,7 @@ func TestOthersAreTold(t *testing.T) {
 				if err != nil {
 					require.ErrorIs(t, err, session.ErrNotFound)
 				}
-				require.NoError(t, writer.Put(t.Context(), key, []byte(value), time.Hour))
+				require.NoError(t, sessiontest.Put(t.Context(), writer, key, []byte(value), time.Hour))
 				written := time.Now()
 				awaitTold(t, told, key)
 				delays = append(delays, time.Since(written))
@@ -81,7 +82,7 @@ func TestOthersAreTold(t *testing.T) {
 				awaitTold(t, told, key)
 				_, err = reader.Get(t.Context(), key)
 				require.NoError(t, err)
-				require.NoError(t, writer.Delete(t.Context(), key))
+				require.NoError(t, sessiontest.Delete(t.Context(), writer, key))
 				awaitTold(t, told, key)
 				_, err = reader.Get(t.Context(), key)
 				require.ErrorIs(t, err, session.ErrNotFound)
@@ -101,8 +102,8 @@ func TestGetManyIsTracked(t *testing.T) {
 	reader := open(t, patient(proxy.Addr))
 	told := observe(t, reader)
 	keys := []string{"session:1", "user:2", "absent"}
-	require.NoError(t, reader.Put(t.Context(), keys[0], []byte("v"), 0))
-	require.NoError(t, reader.Put(t.Context(), keys[1], []byte("v"), 0))
+	require.NoError(t, sessiontest.Put(t.Context(), reader, keys[0], []byte("v"), 0))
+	require.NoError(t, sessiontest.Put(t.Context(), reader, keys[1], []byte("v"), 0))
 	const delay = 300 * time.Millisecond
 	proxy.Delay(delay)
 	for _, key := range keys {
@@ -176,11 +177,13 @@ func TestLateWriteIsTold(t *testing.T) {
 	s := openImpatient(t, server.Addr)
 	told := observe(t, s)
 	require.Eventually(t, func() bool {
-		return s.Put(t.Context(), "session:a", []byte("old"), 0) == nil
+		return sessiontest.Put(t.Context(), s, "session:a", []byte("old"), 0) == nil
 	}, recovery, 10*time.Millisecond)
 
-	server.Stop()
-	err := s.Put(t.Context(), "session:a", []byte("new"), 0)
+	err := s.Update(t.Context(), "session:a", func([]byte) ([]byte, time.Duration, error) {
+		server.Stop() // it has answered the read, and the write is still to come
+		return []byte("new"), 0, nil
+	})
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	server.Continue()
 

@@ -29,7 +29,7 @@ func testSync(t *testing.T, s session.Store, syncer session.Syncer) {
 	require.NoError(t, syncer.Sync(t.Context()), "with nothing written")
 	parallel(t, 16, func(g int) error {
 		for i := range 10 {
-			err := cmp.Or(s.Put(t.Context(), fmt.Sprintf("session:%d-%d", g, i), []byte("v"), time.Hour), syncer.Sync(t.Context()))
+			err := cmp.Or(Put(t.Context(), s, fmt.Sprintf("session:%d-%d", g, i), []byte("v"), time.Hour), syncer.Sync(t.Context()))
 			if err != nil {
 				return err
 			}
@@ -55,17 +55,15 @@ func testObserve(t *testing.T, s session.Store, observer session.Observer) {
 	const key = "session:watched \x00\xff"
 	first, cancelFirst := watch(t, observer, key)
 	second, cancelSecond := watch(t, observer, key)
-	put := func() error { return s.Put(t.Context(), key, []byte("v"), time.Hour) }
+	put := func() error { return Put(t.Context(), s, key, []byte("v"), time.Hour) }
 	for _, w := range []struct {
 		name  string
 		write func() error
 	}{
-		{"put", put},
-		{"put again", put},
-		{"update", func() error { return s.Update(t.Context(), key, to("w", time.Hour)) }},
-		{"update to nothing", func() error { return s.Update(t.Context(), key, remove) }},
-		{"put once more", put},
-		{"delete", func() error { return s.Delete(t.Context(), key) }},
+		{"write", put},
+		{"write of the same value", put},
+		{"write of another value", func() error { return Put(t.Context(), s, key, []byte("w"), time.Hour) }},
+		{"deletion", func() error { return Delete(t.Context(), s, key) }},
 	} {
 		first.Store(0)
 		second.Store(0)
@@ -118,11 +116,7 @@ func testObserveCoherent(t *testing.T, s session.Store, observer session.Observe
 		})
 	}
 	for n := 1; n <= writes; n++ {
-		if n%2 == 0 {
-			put(t, s, key, strconv.Itoa(n))
-		} else {
-			require.NoError(t, s.Update(t.Context(), key, to(strconv.Itoa(n), time.Hour)))
-		}
+		put(t, s, key, strconv.Itoa(n))
 		acknowledged.Store(int64(n))
 	}
 	require.NoError(t, readers.Wait())
@@ -191,12 +185,12 @@ func testScan(t *testing.T, s session.Store, scanner session.Scanner) {
 	for i := range 500 {
 		key := fmt.Sprintf("%s\x00%d\xff", prefix, i)
 		want[key] = time.Duration(i%3) * time.Hour
-		require.NoError(t, s.Put(t.Context(), key, []byte(key), want[key]))
+		require.NoError(t, Put(t.Context(), s, key, []byte(key), want[key]))
 	}
 	for _, other := range []string{"scan", "s*c[a]n?", "sXcan?\\:", prefix + "gone"} {
 		put(t, s, other, "not this")
 	}
-	require.NoError(t, s.Delete(t.Context(), prefix+"gone"))
+	require.NoError(t, Delete(t.Context(), s, prefix+"gone"))
 
 	seen := make(map[string]bool)
 	err := scanner.Scan(t.Context(), prefix, func(key string, value []byte, ttl time.Duration) error {
