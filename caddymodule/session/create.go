@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -9,10 +8,10 @@ import (
 	"time"
 )
 
-// maxListed is how many sessions a user record lists at most: the record is
-// rewritten at each login, and must not grow with a client that does nothing
-// but log in.
-const maxListed = 4096
+// maxListed is how many sessions a user record lists at most. The record is read
+// for each token that names its user, and rewritten at each login and renewal: it
+// must not grow with a client that does nothing but log in.
+const maxListed = 512
 
 // Created is a session that was just made.
 type Created struct {
@@ -102,12 +101,26 @@ func (a *admission) admit(old []byte) ([]byte, time.Duration, error) {
 	}
 	user.remember(a.login, now)
 
-	live := slices.Collect(user.sessions.all())
-	live = slices.DeleteFunc(live, func(l listedSession) bool { return now >= m.endOfListed(l) || m.idledOut(l, now) })
-	slices.SortStableFunc(live, func(x, y listedSession) int { return cmp.Compare(x.created, y.created) })
-	over := max(0, len(live)+1-m.cap())
-	a.evicted = live[:over]
-	user.sessions = encodeListed(append(live[over:], a.session))
+	live := slices.DeleteFunc(slices.Collect(user.sessions.all()), func(l listedSession) bool {
+		return now >= m.endOfListed(l) || now >= m.idleEnd(l)+m.idleTimeout/renewalsPerIdle
+	})
+	over := len(live) + 1 - m.cap()
+	drop := func(which func(listedSession) bool) (dropped []listedSession) {
+		live = slices.DeleteFunc(live, func(l listedSession) bool {
+			if over <= 0 || !which(l) {
+				return false
+			}
+			over--
+			dropped = append(dropped, l)
+			return true
+		})
+		return dropped
+	}
+	drop(func(l listedSession) bool { return l.generation != a.session.generation }) // RevokeAll has revoked them
+	idle := drop(func(l listedSession) bool { return now >= m.idleEnd(l) })
+	oldest := drop(func(listedSession) bool { return true }) // they are in front
+	a.evicted = slices.Concat(idle, oldest)
+	user.sessions = encodeListed(append(live, a.session))
 	a.record = user
 	return m.sealUser(a.user, &user)
 }
@@ -120,17 +133,17 @@ func (m *Manager) cap() int {
 	return min(m.maxPerUser, maxListed)
 }
 
-// idledOut reports whether the idle timeout has surely ended a session. Its
-// record may be a tenth behind, and further if renewals could not be written;
-// then this process knows better.
-func (m *Manager) idledOut(l listedSession, now int64) bool {
+// idleEnd returns when a session idles out, as far as is known here. Its record
+// may be a tenth of the idle timeout behind, and further if renewals could not be
+// written; then this process may know better.
+func (m *Manager) idleEnd(l listedSession) int64 {
 	seen := l.seen
 	if c := m.cache.Load(); c != nil {
 		if s, ok := c.sessions.GetIfPresent(l.hash); ok {
 			seen = max(seen, s.seen.Load())
 		}
 	}
-	return now >= seen+m.idleTimeout+m.idleTimeout/renewalsPerIdle
+	return seen + m.idleTimeout
 }
 
 // remember keeps what WeChat answered about the user. The newest session_key

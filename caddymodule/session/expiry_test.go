@@ -73,6 +73,50 @@ func TestShorterLifetimeEndsExistingSessions(t *testing.T) {
 	long.dead(token)
 }
 
+// A longer lifetime is for the logins to come.
+func TestLongerLifetimeProlongsNoSession(t *testing.T) {
+	store := openStore(t)
+	f := manage(t, store, func(c *session.Config) { c.Lifetime, c.IdleTimeout = 10*time.Hour, 100*time.Hour })
+	token := f.login("oAlice")
+	long := manage(t, store, func(c *session.Config) {
+		c.Lifetime, c.IdleTimeout, c.Now = 20*time.Hour, 100*time.Hour, f.clock.Now
+	})
+	f.clock.Advance(10*time.Hour - 1)
+	long.lives(token, "oAlice")
+	f.clock.Advance(1)
+	user, err := long.User(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Empty(t, user.Sessions)
+	long.dead(token)
+}
+
+// A session that another node renews between the read and the write of its
+// revocation is not ended.
+func TestExpiredSessionThatIsRenewedMeanwhile(t *testing.T) {
+	store := openStore(t)
+	net := between(store)
+	idle := func(c *session.Config) { c.IdleTimeout = 10 * time.Hour }
+	here, there := manage(t, net, idle), manage(t, watched{between(store)}, idle)
+	token := here.login("oAlice")
+	there.lives(token, "oAlice")
+	there.clock.Advance(9 * time.Hour)
+	here.clock.Advance(10 * time.Hour)
+	var once sync.Once
+	net.set(func() {
+		net.before = func(method, _ string) error {
+			if method == "update" {
+				once.Do(func() {
+					there.lives(token, "oAlice")
+					there.Close() // waits for the renewal
+				})
+			}
+			return nil
+		}
+	})
+	here.lives(token, "oAlice")
+	here.lives(token, "oAlice")
+}
+
 func TestClockGoingBackRevivesNoSession(t *testing.T) {
 	f := manage(t, openStore(t), func(c *session.Config) { c.IdleTimeout = time.Hour })
 	token := f.login("oAlice")
@@ -214,12 +258,12 @@ func TestRenewal(t *testing.T) {
 		require.Zero(t, renewals())
 	})
 	t.Run("does not bring back", func(t *testing.T) {
-		for name, end := range map[string]func(key string) error{
-			"a session that was revoked": func(string) error {
+		for _, end := range []func(key string) error{
+			func(string) error {
 				_, err := manage(t, net.Store).RevokeUser(t.Context(), appID, "oAlice")
 				return err
 			},
-			"a record that was deleted": func(key string) error { return sessiontest.Delete(t.Context(), net.Store, key) },
+			func(key string) error { return sessiontest.Delete(t.Context(), net.Store, key) },
 		} {
 			renewals() // so that none is under way
 			token := f.login("oAlice")
@@ -238,7 +282,7 @@ func TestRenewal(t *testing.T) {
 			net.up()
 			f.restart()
 			f.dead(token)
-			require.Len(t, f.reports.all(), 1, "%s is no trouble", name)
+			require.Len(t, f.reports.all(), 1, "a session that ended is no trouble")
 		}
 		require.Empty(t, dump(t, net.Store.(session.Scanner), "user:"))
 	})
@@ -303,7 +347,7 @@ func TestRenewal(t *testing.T) {
 // written is written, too.
 func TestRenewalsClaim(t *testing.T) {
 	r := session.NewRenewals()
-	const first, neighbour = "session:\x00\x04\x00\x00", "session:\x00\x08\x00\x00"
+	const first, neighbour = "\x00\x04\x00\x00", "\x00\x08\x00\x00"
 	release, ok := r.Claim(first, 10)
 	require.True(t, ok)
 	_, ok = r.Claim(first, 10)

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -110,7 +111,13 @@ func (n *network) Update(ctx context.Context, key string, change session.ChangeF
 	if err := n.enter("update", key); err != nil {
 		return err
 	}
-	err := n.Store.Update(ctx, key, change)
+	err := n.Store.Update(ctx, key, func(old []byte) ([]byte, time.Duration, error) {
+		// As the contract allows, and a contended store does.
+		if _, _, err := change(bytes.Clone(old)); err != nil {
+			return nil, 0, err
+		}
+		return change(old)
+	})
 	if err == nil {
 		n.set(func() { n.wrote++ })
 	}

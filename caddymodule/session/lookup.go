@@ -90,7 +90,9 @@ func (m *Manager) load(ctx context.Context, h hash, user userHash, now int64) (*
 		s = c.put(s, now)
 	}
 	if expired := m.expired(s, now); expired != nil {
-		return nil, m.revokeExpired(ctx, s, expired)
+		if err := m.revokeExpired(ctx, s, now, expired); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -109,11 +111,22 @@ func (m *Manager) expired(s *Session, now int64) *refusal {
 
 // revokeExpired revokes a session that has expired, so that it stays dead when
 // a longer timeout is configured later. It returns the refusal only when that
-// is certain.
-func (m *Manager) revokeExpired(ctx context.Context, s *Session, expired *refusal) error {
-	err := m.unlist(ctx, s.user, func(l listedSession) bool { return l.hash == s.hash })
-	if err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrNoSuchUser) {
+// is certain, and nil if another node has renewed the session since it was read.
+func (m *Manager) revokeExpired(ctx context.Context, s *Session, now int64, expired *refusal) error {
+	renewed := false
+	err := m.unlist(ctx, s.user, func(l listedSession) bool {
+		if l.hash != s.hash {
+			return false
+		}
+		s.used(l.seen)
+		renewed = m.expired(s, now) == nil // ends the update, because nothing is removed
+		return !renewed
+	})
+	switch {
+	case err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrNoSuchUser):
 		return err
+	case renewed:
+		return nil
 	}
 	return expired
 }

@@ -110,6 +110,9 @@ func TestSessionKeys(t *testing.T) {
 	login.SessionKey = ""
 	f.create(login)
 	require.Equal(t, []string{"second"}, keys(), "a login without one keeps it")
+	require.NoError(t, f.RevokeAll(t.Context(), appID))
+	_, err := f.SessionKeys(t.Context(), one.Session)
+	require.ErrorIs(t, err, session.ErrInvalid)
 }
 
 // UserKeys is for a caller that has no token of the user: it gets keys only
@@ -167,6 +170,40 @@ func TestUserKeys(t *testing.T) {
 		_, err = f.UserKeys(t.Context(), appID, "oAlice")
 		require.ErrorIs(t, err, errDown, part)
 	}
+}
+
+func TestCount(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.IdleTimeout, c.Lifetime = 10*time.Hour, 24*time.Hour })
+	counted := func(want int64) {
+		t.Helper()
+		n, ok := f.Count(t.Context())
+		require.True(t, ok)
+		require.Equal(t, want, n)
+	}
+	counted(0)
+	f.login("oAlice")
+	f.login("oAlice")
+	bob := f.login("oBob")
+	counted(3)
+	_, err := f.Revoke(t.Context(), bob)
+	require.NoError(t, err)
+	counted(2)
+	require.NoError(t, f.RevokeAll(t.Context(), appID))
+	counted(0)
+	alice := f.login("oAlice")
+	counted(1)
+	for range 3 {
+		f.clock.Advance(8*time.Hour - 1)
+		f.lives(alice, "oAlice")
+		f.Close() // waits for the renewal
+		f.restart()
+	}
+	counted(1)
+	f.clock.Advance(3)
+	counted(0) // its lifetime is over
+	f.login("oBob")
+	f.clock.Advance(10 * time.Hour)
+	counted(0)
 }
 
 func TestReason(t *testing.T) {

@@ -75,4 +75,7 @@ func TestReadAheadOfTheMetaRecord(t *testing.T) {
 	keys := asked(func() { require.NoError(t, f.RevokeAll(t.Context(), "wxffffffffffffffff")) })
 	require.Len(t, keys, 2)
 	require.Contains(t, keys, "meta")
+	for key, value := range dump(t, store, "user:") {
+		require.Empty(t, asked(func() { require.NoError(t, sessiontest.Put(t.Context(), store, key, value, 0)) }), "it is known again")
+	}
 }

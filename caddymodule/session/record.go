@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -134,6 +135,10 @@ type appGeneration struct {
 	generation uint64
 }
 
+// metaPadding makes the record as long before as after most revocations: a full
+// store takes no longer one.
+const metaPadding = 1 << 10
+
 func (r *metaRecord) encode() []byte {
 	b := binary.BigEndian.AppendUint64(nil, r.id)
 	b = binary.BigEndian.AppendUint64(b, r.generation)
@@ -141,16 +146,20 @@ func (r *metaRecord) encode() []byte {
 		b = appendBytes(b, a.appID)
 		b = binary.BigEndian.AppendUint64(b, a.generation)
 	}
-	return b
+	b = append(b, 0, 0) // no further appid
+	return append(b, make([]byte, -len(b)&(metaPadding-1))...)
 }
 
 func decodeMeta(b []byte) (metaRecord, error) {
 	in := fieldReader{rest: b}
 	r := metaRecord{id: in.uint64(), generation: in.uint64()}
-	for len(in.rest) > 0 && !in.bad {
-		r.apps = append(r.apps, appGeneration{string(in.bytes()), in.uint64()})
+	for appID := in.bytes(); len(appID) > 0; appID = in.bytes() {
+		r.apps = append(r.apps, appGeneration{string(appID), in.uint64()})
 	}
-	return r, in.end()
+	if in.bad || !bytes.Equal(b, r.encode()) {
+		return metaRecord{}, errMalformed
+	}
+	return r, nil
 }
 
 // generationOf returns the generation that the sessions of a mini program must

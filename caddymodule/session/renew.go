@@ -67,24 +67,22 @@ func (m *Manager) touch(s *Session, now int64) {
 // longer listed nor a use before one that another node has written.
 func (m *Manager) renew(ctx context.Context, s *Session) error {
 	seen := s.seen.Load()
-	written := seen
-	err := m.rewriteUser(ctx, userKey(s.user), func(user *userRecord, old bool) error {
-		written = seen
+	err := m.rewrite(ctx, userKey(s.user), func(plain []byte, _ bool) ([]byte, time.Duration, error) {
+		user, err := decodeUser(plain)
+		if err != nil {
+			return nil, 0, err
+		}
 		list := slices.Collect(user.sessions.all())
 		i := slices.IndexFunc(list, func(l listedSession) bool { return l.hash == s.hash })
-		if i < 0 {
-			return errUnchanged
+		if i < 0 || seen <= list[i].seen {
+			return nil, 0, errUnchanged
 		}
-		written = max(seen, list[i].seen)
-		if written == list[i].seen && !old {
-			return errUnchanged
-		}
-		list[i].seen = written
+		list[i].seen = seen
 		user.sessions = encodeListed(list)
-		return nil
+		return user.encode(), m.userTTL(&user), nil
 	})
 	if err == nil {
-		s.written.Store(written)
+		s.written.Store(seen)
 	}
 	return err
 }
@@ -98,33 +96,15 @@ func (m *Manager) resealLater(key string) {
 }
 
 func (m *Manager) reseal(ctx context.Context, key string) error {
-	if key == metaKey {
-		return m.rewrite(ctx, key, func(plain []byte, old bool) ([]byte, time.Duration, error) {
-			if !old {
-				return nil, 0, errUnchanged
-			}
-			return plain, 0, nil
-		})
-	}
-	return m.rewriteUser(ctx, key, func(_ *userRecord, old bool) error {
-		if !old {
-			return errUnchanged
-		}
-		return nil
-	})
-}
-
-// rewriteUser is rewrite of a user's record.
-func (m *Manager) rewriteUser(ctx context.Context, key string, change func(user *userRecord, old bool) error) error {
 	return m.rewrite(ctx, key, func(plain []byte, old bool) ([]byte, time.Duration, error) {
+		if !old {
+			return nil, 0, errUnchanged
+		}
+		if key == metaKey {
+			return plain, 0, nil
+		}
 		user, err := decodeUser(plain)
-		if err == nil {
-			err = change(&user, old)
-		}
-		if err != nil {
-			return nil, 0, err
-		}
-		return user.encode(), m.userTTL(&user), nil
+		return plain, m.userTTL(&user), err
 	})
 }
 

@@ -47,8 +47,8 @@ func (m *Manager) RevokeUser(ctx context.Context, appID, openID string) (revoked
 			return nil, 0, ErrNoSuchUser
 		}
 		user, opened := m.openUser(h, old)
-		if !opened {
-			return nil, 0, nil // it is deleted, whatever it lists
+		if !opened { // whatever it lists
+			user = userRecord{appID: []byte(appID), openID: []byte(openID)}
 		}
 		if !user.holds(appID, openID) {
 			return nil, 0, ErrNoSuchUser
@@ -59,7 +59,11 @@ func (m *Manager) RevokeUser(ctx context.Context, appID, openID string) (revoked
 			}
 		}
 		user.sessions = nil
-		return m.sealUser(h, &user)
+		value, ttl, err := m.sealUser(h, &user)
+		if !opened && len(value) > len(old) {
+			value = nil // a full store can delete
+		}
+		return value, ttl, err
 	})
 	if err == nil {
 		err = m.calls.sync(ctx)

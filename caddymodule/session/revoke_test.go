@@ -62,13 +62,45 @@ func TestMaxPerUserEvictsIdleSessionsFirst(t *testing.T) {
 	f.dead(unused)
 }
 
+// The same holds in the tenth of the idle timeout by which a record may be behind:
+// who has idled out as far as is known goes first.
+func TestMaxPerUserEvictsWhatSeemsIdleFirst(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser, c.IdleTimeout = 2, 10*time.Hour })
+	used := f.login("oAlice")
+	f.clock.Advance(time.Minute)
+	unused := f.create(sessiontest.Login("oAlice"))
+	for range 6 {
+		f.clock.Advance(100 * time.Minute)
+		f.lives(used, "oAlice")
+	}
+	require.Equal(t, []string{unused.Session.ID}, f.create(sessiontest.Login("oAlice")).Evicted)
+	f.lives(used, "oAlice")
+	f.dead(unused.Token)
+}
+
+// Sessions that were revoked with all others take no place, are not evicted again,
+// and need not be older by the clock of this node.
+func TestMaxPerUserAfterRevokeAll(t *testing.T) {
+	f := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser = 2 })
+	f.login("oAlice")
+	f.login("oAlice")
+	require.NoError(t, f.RevokeAll(t.Context(), ""))
+	f.clock.Advance(-time.Second)
+	one, two := f.create(sessiontest.Login("oAlice")), f.create(sessiontest.Login("oAlice"))
+	require.Empty(t, one.Evicted)
+	require.Empty(t, two.Evicted)
+	f.lives(one.Token, "oAlice")
+	f.lives(two.Token, "oAlice")
+}
+
 func TestNoLimitPerUser(t *testing.T) {
 	f := manage(t, openStore(t))
 	var tokens []string
-	for range 50 {
+	for range 513 {
 		tokens = append(tokens, f.login("oAlice"))
 	}
-	for _, token := range tokens {
+	f.dead(tokens[0])
+	for _, token := range tokens[1:] {
 		f.lives(token, "oAlice")
 	}
 }
@@ -105,6 +137,36 @@ func TestRevoke(t *testing.T) {
 		wg.Wait()
 		require.EqualValues(t, 1, succeeded.Load())
 	})
+}
+
+// A record that vanishes while its session is revoked is no outage.
+func TestRevocationOfWhatHasVanished(t *testing.T) {
+	for name, look := range map[string]func(f *fixture, token string) error{
+		"revoked": func(f *fixture, token string) error {
+			_, err := f.Revoke(f.t.Context(), token)
+			return err
+		},
+		"expired": func(f *fixture, token string) error {
+			f.clock.Advance(session.DefaultLifetime)
+			_, err := f.Lookup(f.t.Context(), token)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			net := between(openStore(t))
+			f := manage(t, net)
+			token := f.login("oAlice")
+			net.set(func() {
+				net.before = func(method, key string) error {
+					if method == "update" {
+						return sessiontest.Delete(t.Context(), net.Store, key)
+					}
+					return nil
+				}
+			})
+			require.ErrorIs(t, look(f, token), session.ErrInvalid)
+		})
+	}
 }
 
 func TestEndSession(t *testing.T) {
@@ -145,6 +207,10 @@ func TestEndUser(t *testing.T) {
 	for _, token := range tokens {
 		f.dead(token)
 	}
+	f.clock.Advance(session.DefaultLifetime)
+	ended, err = f.RevokeUser(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Empty(t, ended, "its lifetime is over")
 }
 
 func TestRevokeAll(t *testing.T) {

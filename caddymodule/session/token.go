@@ -12,8 +12,8 @@ import (
 //	random bytes (20) | the user's hash (12), XOR the SHA-256 of the random bytes
 //
 // so that it shows whose record lists the session, and the store need be asked
-// only once. Masked, it looks random as a whole, and tokens of one user have
-// nothing in common.
+// only once. Masked, it looks random, but is no secret: who holds two whole tokens
+// can tell whether they are of one user.
 const (
 	randomBytes = 20
 	tokenBytes  = randomBytes + len(userHash{})

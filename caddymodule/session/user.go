@@ -135,7 +135,11 @@ func (m *Manager) SessionKeys(ctx context.Context, s *Session) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := record.sessions.find(s.hash); !ok {
+	meta, err := m.currentMeta(ctx, m.cache.Load(), reader{calls: m.calls}, m.now())
+	if err != nil {
+		return nil, err
+	}
+	if l, ok := record.sessions.find(s.hash); !ok || !meta.accepts(&record, l) {
 		return nil, errRevoked
 	}
 	return m.keysOf(&record), nil

@@ -25,12 +25,12 @@
 //
 // # What the server must allow
 //
-// GET, MGET, SET with PX, DEL, EVAL, HELLO, AUTH, SELECT, PING and ECHO; CLIENT
+// GET, MGET, SET with PX, DEL, PERSIST, EVAL, HELLO, AUTH, SELECT, PING and ECHO; CLIENT
 // TRACKING and CLIENT CACHING with ClientCache; CLUSTER SLOTS (or SHARDS) in a
 // cluster; ROLE and SENTINEL with Sentinel; SCAN, PTTL, DBSIZE and RANDOMKEY for
 // counting and moving sessions; INFO, if a warning about eviction is wanted.
-// EVAL runs one script, an atomic compare-and-swap of one key by GET, SET and
-// DEL.
+// EVAL runs one script, an atomic compare-and-swap of one key by GET, SET, DEL
+// and, if memory is short, PERSIST.
 //
 // # What Redis does not promise
 //

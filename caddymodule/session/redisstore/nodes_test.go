@@ -148,6 +148,20 @@ func TestRevocationWhileFull(t *testing.T) {
 			},
 			both: true,
 		},
+		{
+			name: "all sessions of a mini program",
+			end: func(t *testing.T, m *session.Manager, user session.Login, _ string) error {
+				return m.RevokeAll(t.Context(), user.AppID)
+			},
+			both: true,
+		},
+		{
+			name: "all sessions",
+			end: func(t *testing.T, m *session.Manager, _ session.Login, _ string) error {
+				return m.RevokeAll(t.Context(), "")
+			},
+			both: true,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

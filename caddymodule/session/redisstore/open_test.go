@@ -45,7 +45,7 @@ func roundTrip(t testing.TB, s session.Store) {
 }
 
 // permissions are those that doc.go names.
-const permissions = "~wxgate:* resetchannels -@all +get +mget +set +del +eval " +
+const permissions = "~wxgate:* resetchannels -@all +get +mget +set +del +persist +eval " +
 	"+ping +echo +select +client|tracking +client|caching +scan +pttl +dbsize +randomkey"
 
 func TestWaysToConnect(t *testing.T) {

@@ -162,8 +162,8 @@ const (
 )
 
 // Count implements session.Counter. It looks at every key of a node of up to 5000;
-// of a larger one at 1024 random ones, which costs the server about a
-// millisecond.
+// of a larger one at 1024 random ones, which costs the server a few
+// milliseconds.
 func (s *Store) Count(ctx context.Context, prefix string, number func(key string, value []byte) int64) (int64, error) {
 	if err := s.calls.Enter(); err != nil {
 		return 0, err
@@ -189,7 +189,7 @@ func (s *Store) countNode(ctx context.Context, node rueidis.Client, prefix strin
 		return 0, err
 	}
 	add := func(keys []string) error {
-		return s.visitKeys(ctx, node, keys, func(key string, value []byte, _ time.Duration) error {
+		return s.visitKeys(ctx, s.client, keys, func(key string, value []byte, _ time.Duration) error {
 			sum += number(key, value)
 			return nil
 		})

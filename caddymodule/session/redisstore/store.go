@@ -148,6 +148,9 @@ func (s *Store) Update(ctx context.Context, key string, change session.ChangeFun
 	working, cancel := context.WithTimeoutCause(ctx, updateTimeouts*s.timeout, errNoAnswer)
 	defer cancel()
 	unlock, err := s.locks.Lock(working, key)
+	if err != nil && ctx.Err() == nil { // the server is not to blame
+		err = fmt.Errorf("%w: other updates of the key take too long", session.ErrConflict)
+	}
 	if err != nil {
 		return s.explain(ctx, doing, err)
 	}
@@ -181,13 +184,18 @@ func (s *Store) Update(ctx context.Context, key string, change session.ChangeFun
 // swapScript writes or deletes a key that still has its old value. Absent and
 // empty differ, so every value has a character in front. A server that is out of
 // memory refuses SET, but not in a script that has written; so a value that is no
-// longer than the old one, as after a revocation, takes its place there, too.
+// longer than the old one, as after a revocation, is written after a command that
+// frees nothing and takes nothing. (DEL would lose the key where it is being moved
+// to another node of a cluster.)
 const swapScript = `local old = redis.call('GET', KEYS[1])
 if (old and '=' .. old or '') ~= ARGV[1] then return 0 end
-if #ARGV[2] <= #ARGV[1] then redis.call('DEL', KEYS[1]) end
-if ARGV[2] == '' then return 1 end
-if ARGV[3] == '0' then redis.call('SET', KEYS[1], string.sub(ARGV[2], 2))
-else redis.call('SET', KEYS[1], string.sub(ARGV[2], 2), 'PX', ARGV[3]) end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) return 1 end
+local set = {'SET', KEYS[1], string.sub(ARGV[2], 2)}
+if ARGV[3] ~= '0' then set[4], set[5] = 'PX', ARGV[3] end
+if redis.pcall(unpack(set)).err then
+  if #ARGV[2] <= #ARGV[1] then redis.pcall('PERSIST', KEYS[1]) end
+  redis.call(unpack(set))
+end
 return 1`
 
 // compareAndSwap reports whether the key had the old value, and has the new one

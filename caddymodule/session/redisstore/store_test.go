@@ -105,3 +105,27 @@ func TestUpdatesOfOneKeyAllHappen(t *testing.T) {
 		})
 	}
 }
+
+// Who waits too long for another writer of the same key has met no outage: it
+// would refuse the logins of all.
+func TestContentionIsNoOutage(t *testing.T) {
+	o := patient(redistest.Start(t).Addr)
+	o.Timeout = impatience
+	s := open(t, o)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	var other sync.WaitGroup
+	other.Go(func() {
+		_ = s.Update(t.Context(), "user:a", func([]byte) ([]byte, time.Duration, error) {
+			close(entered)
+			<-leave
+			return nil, 0, nil
+		})
+	})
+	<-entered
+	err := s.Update(t.Context(), "user:a", same)
+	close(leave)
+	other.Wait()
+	require.ErrorIs(t, err, session.ErrConflict)
+	require.NotErrorIs(t, err, session.ErrUnavailable)
+	require.NoError(t, s.(session.RoomChecker).Room())
+}

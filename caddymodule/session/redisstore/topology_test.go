@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -130,6 +131,26 @@ func requireFaultOrNot(t *testing.T, s session.Store, key string) {
 	}
 }
 
+// same is a change that writes what is there, as a renewal does.
+func same(old []byte) ([]byte, time.Duration, error) { return old, time.Hour, nil }
+
+// While a slot moves, the node that has a key writes it, and does not lose it.
+func TestWriteWhileASlotMoves(t *testing.T) {
+	servers := redistest.StartCluster(t, 3)
+	s := open(t, patient(servers[0].Addr))
+	const key = "user:a"
+	require.NoError(t, sessiontest.Put(t.Context(), s, key, []byte("value"), time.Hour))
+	slot := servers[0].Do(t, "cluster", "keyslot", "wxgate:"+key)
+	from := slices.IndexFunc(servers, func(r *redistest.Server) bool { return r.Do(t, "dbsize") == "1" })
+	to := servers[(from+1)%3]
+	to.Do(t, "cluster", "setslot", slot, "importing", servers[from].Do(t, "cluster", "myid"))
+	servers[from].Do(t, "cluster", "setslot", slot, "migrating", to.Do(t, "cluster", "myid"))
+	require.NoError(t, s.Update(t.Context(), key, same))
+	value, err := s.Get(t.Context(), key)
+	require.NoError(t, err)
+	require.Equal(t, "value", string(value))
+}
+
 // Slots move from one node to another while they are in use.
 func TestClusterReshards(t *testing.T) {
 	servers := redistest.StartCluster(t, 3)
@@ -155,6 +176,7 @@ func TestClusterReshards(t *testing.T) {
 				if _, err := s.Get(t.Context(), key); isNotFound(err) {
 					t.Errorf("%s is said to be absent", key)
 				}
+				_ = s.Update(t.Context(), key, same) // may fail, and must not lose it
 			}
 		})
 	}
