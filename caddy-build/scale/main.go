@@ -70,7 +70,7 @@ type panel struct {
 }
 
 var panels = []panel{
-	{"stored, MiB", "MiB-stored", "badgerstore", "redisstore", 1e4, 1e7, true},
+	{"stored, MiB, logarithmic", "MiB-stored", "badgerstore", "redisstore", 1e4, 1e7, true},
 	{"live memory of the gateway, MiB", "MiB-live", "badgerstore", "redisstore", 1e4, 1e7, false},
 	{"random look-up, median, µs", "µs-look-up-p50", "badgerstore", "redisstore", 1e4, 1e7, false},
 	{"logins of 64 clients, per second", "logins/s-of-64", "badgerstore", "redisstore", 1e4, 1e7, false},
