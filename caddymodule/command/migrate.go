@@ -88,12 +88,12 @@ func runMigrate(cmd *cobra.Command, _ []string) error {
 		err = fmt.Errorf("%w; empty it and start again, or name another", err)
 	}
 	if err != nil {
-		return fmt.Errorf("migrating, after %s: %w", plural(n, "record"), err)
+		return fmt.Errorf("migrating, after %s: %w", plural(n, "user"), err)
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), `%s copied.
 They are still sealed with the encryption key of the old store: the gateway on the
 new one needs the same encryption_key, or it will not start.
-`, plural(n, "record"))
+`, plural(n, "user"))
 	return err
 }
 
