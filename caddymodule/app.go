@@ -264,8 +264,8 @@ func (a *App) check() error {
 		return errors.New("exchange_concurrency must be at least 1")
 	case a.APIConcurrency < 0:
 		return errors.New("api_concurrency must be at least 1")
-	case *a.Session.MaxPerUser < 0:
-		return errors.New("session: max_per_user must be 0 (no limit) or more")
+	case *a.Session.MaxPerUser < 0, *a.Session.MaxPerUser > session.MaxPerUser:
+		return fmt.Errorf("session: max_per_user must be 1 to %d, or 0 for that", session.MaxPerUser)
 	}
 	return cmp.Or(
 		named("wechat_api", wechat.ValidateBaseURL(a.WeChatAPI)),

@@ -82,7 +82,7 @@ var panels = []panel{
 
 func main() {
 	all := read(os.Stdin)
-	p := draw.New("scale", "green: Badger, blue: Redis; above by sessions, below by gateways", len(panels))
+	p := draw.New("scale", "green: Badger; blue: Redis, up to 10⁶ sessions", len(panels))
 	for _, d := range panels {
 		first, second := all[d.unit][d.first], all[d.unit][d.second]
 		if len(first)+len(second) == 0 {
@@ -90,11 +90,26 @@ func main() {
 			os.Exit(1)
 		}
 		top := slices.Max(slices.Concat(slices.Collect(maps.Values(first)), slices.Collect(maps.Values(second))))
-		panel := p.Panel(d.title, "", fmt.Sprintf("%.0f", top), fmt.Sprintf("%.0f", d.from), fmt.Sprintf("%.0f", d.to))
+		panel := p.Panel(d.title, "", fmt.Sprintf("%.0f", top), d.left(), d.right())
 		panel.Line(draw.First, true, d.points(first, top)...)
 		panel.Line(draw.Second, true, d.points(second, top)...)
 	}
 	_, _ = os.Stdout.Write(p.SVG())
+}
+
+// left and right name the ends of the base.
+func (d panel) left() string {
+	if d.from == 1 {
+		return "1 gateway"
+	}
+	return "10⁴ sessions"
+}
+
+func (d panel) right() string {
+	if d.from == 1 {
+		return "4 gateways"
+	}
+	return "10⁷ sessions"
 }
 
 // points places the values of a line. The panel shows four decades if it is

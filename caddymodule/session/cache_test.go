@@ -152,6 +152,7 @@ func TestMetaIsReadWhenItMayHaveChanged(t *testing.T) {
 		}
 		return n
 	}
+	require.Equal(t, 1, reads(), "a start writes it, and hears of no change")
 	require.Zero(t, reads())
 	for _, key := range []string{"meta", ""} {
 		net.changed(key)
@@ -213,6 +214,32 @@ func TestObserverOfOtherNodes(t *testing.T) {
 	f.dead(token)
 	net.changed("something else")
 	net.changed("user:short")
+}
+
+// A revocation of all that no message tells of counts within the time that the
+// observer promised, however late before that a session was read.
+func TestRevokeAllThatIsNotTold(t *testing.T) {
+	store := openStore(t)
+	remote := manage(t, store)
+	for name, warm := range map[string]bool{"a node that has just started": false, "a node in use": true} {
+		t.Run(name, func(t *testing.T) {
+			f := manage(t, &aged{network: between(store)})
+			early, late := remote.login("oAlice"), remote.login("oBob")
+			if warm {
+				f.lives(early, "oAlice")
+			}
+			require.NoError(t, remote.RevokeAll(t.Context(), ""))
+			f.clock.Advance(10*time.Second - 1)
+			if warm {
+				f.lives(late, "oBob") // it cannot know
+			} else {
+				f.dead(late)
+			}
+			f.clock.Advance(1)
+			f.dead(late)
+			f.dead(early)
+		})
+	}
 }
 
 // A change that comes while the store is being read must not be missed.

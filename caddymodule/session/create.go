@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// maxListed is how many sessions a user record lists at most. The record is read
-// for each token that names its user, and rewritten at each login and renewal: it
-// must not grow with a client that does nothing but log in.
-const maxListed = 512
+// MaxPerUser is how many sessions a user has at most, whatever is configured. The
+// record that lists them is read for each token that names its user, and rewritten
+// at each login and renewal: it must not grow with a client that does nothing but
+// log in.
+const MaxPerUser = 512
 
 // Created is a session that was just made.
 type Created struct {
@@ -104,7 +105,7 @@ func (a *admission) admit(old []byte) ([]byte, time.Duration, error) {
 	live := slices.DeleteFunc(slices.Collect(user.sessions.all()), func(l listedSession) bool {
 		return now >= m.endOfListed(l) || now >= m.idleEnd(l)+m.idleTimeout/renewalsPerIdle
 	})
-	over := len(live) + 1 - m.cap()
+	over := len(live) + 1 - m.maxPerUser
 	drop := func(which func(listedSession) bool) (dropped []listedSession) {
 		live = slices.DeleteFunc(live, func(l listedSession) bool {
 			if over <= 0 || !which(l) {
@@ -123,14 +124,6 @@ func (a *admission) admit(old []byte) ([]byte, time.Duration, error) {
 	user.sessions = encodeListed(append(live, a.session))
 	a.record = user
 	return m.sealUser(a.user, &user)
-}
-
-// cap is how many sessions a user may have.
-func (m *Manager) cap() int {
-	if m.maxPerUser == 0 {
-		return maxListed
-	}
-	return min(m.maxPerUser, maxListed)
 }
 
 // idleEnd returns when a session idles out, as far as is known here. Its record

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -22,8 +23,8 @@ type knownMeta struct {
 
 // accepts reports whether a session is of the store's generation. A store without
 // a meta record accepts none.
-func (k *knownMeta) accepts(user *userRecord, l listedSession) bool {
-	return k != nil && k.generationOf(user.appID) == l.generation
+func (k *knownMeta) accepts(appID []byte, l listedSession) bool {
+	return k != nil && k.generationOf(appID) == l.generation
 }
 
 const (
@@ -91,10 +92,18 @@ func (m *Manager) currentMeta(ctx context.Context, c *cache, from reader, now in
 	return found, nil
 }
 
-// learnMeta keeps the meta record that was read, and reports once if the store
+// learnMeta keeps the meta record that was read. If it has changed and no change
+// was reported, sessions in memory are read again. It reports once if the store
 // has been emptied since the one before.
 func (m *Manager) learnMeta(known, found *knownMeta) {
-	if m.meta.CompareAndSwap(known, found) && known != nil && (found == nil || found.id != known.id) {
+	if !m.meta.CompareAndSwap(known, found) || known == nil {
+		return
+	}
+	changed := found == nil || known.epoch == found.epoch && !bytes.Equal(found.encode(), known.encode())
+	if c := m.cache.Load(); c != nil && changed {
+		c.epoch.Add(1)
+	}
+	if found == nil || found.id != known.id {
 		m.reporter.report(eventEmptied, ErrNotFound)
 	}
 }
@@ -102,10 +111,7 @@ func (m *Manager) learnMeta(known, found *knownMeta) {
 // makeMeta returns the store's meta record, and makes one if there is none that
 // opens.
 func (m *Manager) makeMeta(ctx context.Context) (*knownMeta, error) {
-	meta := &knownMeta{read: m.now()}
-	if c := m.cache.Load(); c != nil {
-		meta.epoch = c.epoch.Load()
-	}
+	meta := new(knownMeta) // not fresh: changes are reported of what Get has read
 	known := m.meta.Load()
 	err := m.changeMeta(ctx, func(found *metaRecord, made bool) error {
 		meta.metaRecord = *found

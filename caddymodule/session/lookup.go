@@ -65,9 +65,10 @@ func (m *Manager) find(ctx context.Context, token string, now int64) (*Session, 
 	return m.load(ctx, h, userOf(token), now)
 }
 
-// cached returns the session under a hash if it is in memory and live.
+// cached returns the session under a hash if it is in memory and live, and nothing
+// that decides about it may have changed.
 func (m *Manager) cached(h hash, now int64) *Session {
-	if c := m.cache.Load(); c != nil {
+	if c := m.cache.Load(); c != nil && m.freshMeta(c, now) != nil {
 		s, ok := c.sessions.GetIfPresent(h)
 		if ok && c.current(s, now) && m.expired(s, now) == nil {
 			m.found(true)
@@ -162,7 +163,7 @@ func (m *Manager) read(ctx context.Context, c *cache, h hash, user userHash, now
 	if err != nil {
 		return nil, err
 	}
-	if !meta.accepts(&record, listed) {
+	if !meta.accepts(record.appID, listed) {
 		return nil, errRevoked
 	}
 	s := m.newSession(user, &record, listed)

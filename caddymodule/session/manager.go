@@ -40,8 +40,8 @@ type Config struct {
 	Lifetime time.Duration
 
 	// MaxPerUser is how many sessions a user may have at a time; a login
-	// beyond it evicts the oldest. 0 means no limit but that of the record,
-	// which lists at most 4096.
+	// beyond it evicts the oldest. 0 means the constant of this name, which is
+	// the most.
 	MaxPerUser int
 
 	// CacheSize is how many opened sessions are kept in memory, at about 450
@@ -97,8 +97,8 @@ func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 	if cfg.Store == nil {
 		return nil, errors.New("no session store is configured")
 	}
-	if cfg.IdleTimeout < 0 || cfg.Lifetime < 0 || cfg.MaxPerUser < 0 || cfg.CacheSize < 0 {
-		return nil, errors.New("a session limit is negative")
+	if cfg.IdleTimeout < 0 || cfg.Lifetime < 0 || cfg.MaxPerUser < 0 || cfg.MaxPerUser > MaxPerUser || cfg.CacheSize < 0 {
+		return nil, errors.New("a session limit is out of its range")
 	}
 	sealer, err := newSealer(cfg.Keys)
 	if err != nil {
@@ -125,7 +125,7 @@ func NewManager(ctx context.Context, cfg Config) (*Manager, error) {
 		reporter:    &reporter{callback: cfg.Report, now: now, last: make(map[string]int64)},
 		idleTimeout: int64(cmp.Or(cfg.IdleTimeout, DefaultIdleTimeout)),
 		lifetime:    int64(cmp.Or(cfg.Lifetime, DefaultLifetime)),
-		maxPerUser:  cfg.MaxPerUser,
+		maxPerUser:  cmp.Or(cfg.MaxPerUser, MaxPerUser),
 	}
 	if observer, ok := cfg.Store.(Observer); ok {
 		m.cache.Store(newCache(cmp.Or(cfg.CacheSize, DefaultCacheSize), observer))

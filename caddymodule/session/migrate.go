@@ -61,6 +61,9 @@ func migrateMeta(ctx context.Context, from, to Store) error {
 	if err != nil {
 		return fmt.Errorf("reading the source store: %w", err)
 	}
+	if len(meta) > 0 && meta[0] != formatVersion {
+		return fmt.Errorf("reading the source store: %w", ErrVersion)
+	}
 	there, err := to.Get(ctx, metaKey)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("reading the target store: %w", err)

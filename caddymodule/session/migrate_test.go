@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/wxgate/wxgate/caddymodule/session"
+	"github.com/wxgate/wxgate/caddymodule/session/sessiontest"
 )
 
 func TestMigrate(t *testing.T) {
@@ -99,6 +100,15 @@ func TestMigrateRefuses(t *testing.T) {
 		type plain struct{ session.Store }
 		_, err := session.Migrate(t.Context(), plain{from}, openStore(t))
 		require.ErrorIs(t, err, errors.ErrUnsupported)
+	})
+	t.Run("a source of another version", func(t *testing.T) {
+		other := openStore(t)
+		manage(t, other)
+		meta := dump(t, other, "meta")["meta"]
+		meta[0]--
+		require.NoError(t, sessiontest.Put(t.Context(), other, "meta", meta, 0))
+		_, err := session.Migrate(t.Context(), other, openStore(t))
+		require.ErrorIs(t, err, session.ErrVersion)
 	})
 	t.Run("an empty source", func(t *testing.T) {
 		_, err := session.Migrate(t.Context(), openStore(t), openStore(t))

@@ -30,8 +30,12 @@ func (m *Manager) Revoke(ctx context.Context, token string) (*Session, error) {
 // ErrNoSuchUser or ErrInvalid if there is no such user or session.
 func (m *Manager) RevokeSession(ctx context.Context, appID, openID, id string) error {
 	now := m.now()
+	meta, err := m.currentMeta(ctx, m.cache.Load(), reader{calls: m.calls}, now)
+	if err != nil {
+		return err
+	}
 	return m.unlist(ctx, hashUser(appID, openID), func(l listedSession) bool {
-		return l.hash.id() == id && now < m.endOfListed(l)
+		return l.hash.id() == id && now < m.endOfListed(l) && meta.accepts([]byte(appID), l)
 	})
 }
 
@@ -41,6 +45,10 @@ func (m *Manager) RevokeSession(ctx context.Context, appID, openID, id string) e
 func (m *Manager) RevokeUser(ctx context.Context, appID, openID string) (revoked []string, err error) {
 	h := hashUser(appID, openID)
 	now := m.now()
+	meta, err := m.currentMeta(ctx, m.cache.Load(), reader{calls: m.calls}, now)
+	if err != nil {
+		return nil, err
+	}
 	err = m.calls.update(ctx, userKey(h), func(old []byte) ([]byte, time.Duration, error) {
 		revoked = nil
 		if old == nil {
@@ -54,7 +62,7 @@ func (m *Manager) RevokeUser(ctx context.Context, appID, openID string) (revoked
 			return nil, 0, ErrNoSuchUser
 		}
 		for l := range user.sessions.all() {
-			if now < m.endOfListed(l) {
+			if now < m.endOfListed(l) && meta.accepts(user.appID, l) {
 				revoked = append(revoked, l.hash.id())
 			}
 		}

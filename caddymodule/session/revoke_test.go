@@ -82,15 +82,22 @@ func TestMaxPerUserEvictsWhatSeemsIdleFirst(t *testing.T) {
 // and need not be older by the clock of this node.
 func TestMaxPerUserAfterRevokeAll(t *testing.T) {
 	f := manage(t, openStore(t), func(c *session.Config) { c.MaxPerUser = 2 })
-	f.login("oAlice")
-	f.login("oAlice")
+	old := []session.Created{f.create(sessiontest.Login("oAlice")), f.create(sessiontest.Login("oAlice"))}
 	require.NoError(t, f.RevokeAll(t.Context(), ""))
 	f.clock.Advance(-time.Second)
+	for _, dead := range old {
+		require.ErrorIs(t, f.RevokeSession(t.Context(), appID, "oAlice", dead.Session.ID), session.ErrInvalid)
+	}
 	one, two := f.create(sessiontest.Login("oAlice")), f.create(sessiontest.Login("oAlice"))
 	require.Empty(t, one.Evicted)
 	require.Empty(t, two.Evicted)
 	f.lives(one.Token, "oAlice")
 	f.lives(two.Token, "oAlice")
+	require.NoError(t, f.RevokeAll(t.Context(), ""))
+	f.login("oAlice")
+	revoked, err := f.RevokeUser(t.Context(), appID, "oAlice")
+	require.NoError(t, err)
+	require.Len(t, revoked, 1, "the others have been")
 }
 
 func TestNoLimitPerUser(t *testing.T) {

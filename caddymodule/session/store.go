@@ -37,8 +37,8 @@ var (
 const MaxValue = 512 << 10
 
 // A Store keeps opaque values under string keys. It knows neither sessions nor
-// secrets: the Manager seals every value before it gets here, and every key is
-// a prefix followed by a hash.
+// secrets: the Manager seals every value before it gets here, and no key names a
+// user.
 //
 // The contract, which sessiontest.Run checks:
 //

@@ -12,8 +12,8 @@ import (
 //	random bytes (20) | the user's hash (12), XOR the SHA-256 of the random bytes
 //
 // so that it shows whose record lists the session, and the store need be asked
-// only once. Masked, it looks random, but is no secret: who holds two whole tokens
-// can tell whether they are of one user.
+// only once. Masked, it looks random, but is no secret: who holds a token can tell
+// whether it is that of an openid.
 const (
 	randomBytes = 20
 	tokenBytes  = randomBytes + len(userHash{})

@@ -61,7 +61,7 @@ func (m *Manager) user(ctx context.Context, appID, openID string) (*User, *userR
 func (m *Manager) live(record *userRecord, meta *knownMeta, now int64) iter.Seq[listedSession] {
 	return func(yield func(listedSession) bool) {
 		for l := range record.sessions.all() {
-			if meta.accepts(record, l) && now < min(m.endOfListed(l), l.seen+m.idleTimeout) && !yield(l) {
+			if meta.accepts(record.appID, l) && now < min(m.endOfListed(l), l.seen+m.idleTimeout) && !yield(l) {
 				return
 			}
 		}
@@ -139,7 +139,7 @@ func (m *Manager) SessionKeys(ctx context.Context, s *Session) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	if l, ok := record.sessions.find(s.hash); !ok || !meta.accepts(&record, l) {
+	if l, ok := record.sessions.find(s.hash); !ok || !meta.accepts(record.appID, l) {
 		return nil, errRevoked
 	}
 	return m.keysOf(&record), nil

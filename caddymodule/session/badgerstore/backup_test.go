@@ -99,7 +99,7 @@ func TestRestoreRefuses(t *testing.T) {
 	good := whole.Bytes()
 	cases := map[string][]byte{
 		"nothing":              {},
-		"something else":       []byte("wxgate backup 2\nwhatever"),
+		"something else":       []byte("wxgate backup 3\nwhatever"),
 		"something after it":   append(bytes.Clone(good), 0),
 		"two in a row":         append(bytes.Clone(good), good...),
 		"without the checksum": good[:len(good)-32],
@@ -172,7 +172,7 @@ func TestRestoreInterrupted(t *testing.T) {
 		_, err := badgerstore.Restore(t.Context(), reader, dir)
 		restored <- err
 	}()
-	_, err := writer.Write([]byte("wxgate backup 2\n"))
+	_, err := writer.Write([]byte("wxgate backup 3\n"))
 	require.NoError(t, err)
 	_, err = writer.Write(make([]byte, 0))
 	require.NoError(t, err)

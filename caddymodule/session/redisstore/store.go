@@ -267,8 +267,8 @@ func (s *Store) Close() error {
 	go func() {
 		defer close(ended)
 		s.client.Close()
+		s.background.Wait() // it begins exchanges
 		s.exchanges.Wait()
-		s.background.Wait()
 	}()
 	select {
 	case <-ended:

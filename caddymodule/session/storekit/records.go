@@ -28,7 +28,7 @@ type Record struct {
 //	line with the version | header, key, value of each | header with key size 0 | SHA-256 of all before
 //
 // so that it shows when they were cut or changed.
-const recordsVersion = "wxgate backup 2\n"
+const recordsVersion = "wxgate backup 3\n"
 
 type recordHeader struct {
 	KeySize   uint16
