@@ -91,6 +91,18 @@ func TestGatewaysShareRedis(t *testing.T) {
 	}
 }
 
+// A node that has started, and not yet asked the store since, hears of the
+// revocation of all sessions, too.
+func TestRevokeAllReachesAFreshNode(t *testing.T) {
+	cfg := onRedis(redistest.Start(t).Addr, "")
+	a := gatewaytest.Start(t, cfg)
+	token := a.Login("alice").Token
+	b := gatewaytest.Start(t, cfg)
+	require.Equal(t, http.StatusOK, deleteAdmin(t, a, "/wxgate/users").Status)
+	requireDead(t, b, token, "on the fresh node")
+	requireDead(t, a, token, "where it was revoked")
+}
+
 // Where the server is and how to get in may be said in the environment, as
 // many platforms do. What is said there is shown nowhere.
 func TestRedisAddressInTheEnvironment(t *testing.T) {
