@@ -228,15 +228,15 @@ func (a *App) openStore() error {
 // has sealed or another version has written.
 func (a *App) explainForeignStore(err error) error {
 	if errors.Is(err, session.ErrVersion) {
-		return fmt.Errorf("reading session store: %w; run the version that wrote it, or empty the store, or name another one, which ends all sessions", err)
+		return fmt.Errorf("reading session store: %w; run the version that wrote it, or begin with an empty store, which ends all sessions", err)
 	}
 	if !errors.Is(err, session.ErrWrongKey) {
 		return fmt.Errorf("reading session store: %w", err)
 	}
 	if a.keyFile != "" {
-		return fmt.Errorf("the key in %s did not seal the session store: %w; restore the key file from your backup, or empty the store, or name another one, which ends all sessions", a.keyFile, err)
+		return fmt.Errorf("the key in %s did not seal the session store: %w; restore the key file from your backup, or begin with an empty store, which ends all sessions", a.keyFile, err)
 	}
-	return fmt.Errorf("none of the keys of encryption_key sealed the session store: %w; add the earlier key behind the new one (encryption_key NEW OLD), or empty the store, or name another one, which ends all sessions", err)
+	return fmt.Errorf("none of the keys of encryption_key sealed the session store: %w; add the earlier key behind the new one (encryption_key NEW OLD), or begin with an empty store, which ends all sessions", err)
 }
 
 // takeStore opens the store of module, or shares the one that is open.

@@ -65,19 +65,30 @@ func read(in io.Reader) results {
 type panel struct {
 	title, unit   string
 	first, second string // lines
-	from, to      float64
+	base          axis
 	logarithmic   bool // also upwards
 }
 
+// An axis is logarithmic.
+type axis struct {
+	from, to    float64
+	left, right string
+}
+
+var (
+	sessions = axis{1e4, 1e7, "10⁴ sessions", "10⁷ sessions"}
+	gateways = axis{1, 4, "1 gateway", "4 gateways"}
+)
+
 var panels = []panel{
-	{"stored, MiB, logarithmic", "MiB-stored", "badgerstore", "redisstore", 1e4, 1e7, true},
-	{"live memory of the gateway, MiB", "MiB-live", "badgerstore", "redisstore", 1e4, 1e7, false},
-	{"random look-up, median, µs", "µs-look-up-p50", "badgerstore", "redisstore", 1e4, 1e7, false},
-	{"logins of 64 clients, per second", "logins/s-of-64", "badgerstore", "redisstore", 1e4, 1e7, false},
-	{"login: CPU of the gateways, µs", "login-gate-µs", "badger", "redis", 1, 4, false},
-	{"login: CPU of Redis, µs", "login-redis-µs", "", "redis", 1, 4, false},
-	{"first request: CPU of the gateways, µs", "first-gate-µs", "badger", "redis", 1, 4, false},
-	{"first request: CPU of Redis, µs", "first-redis-µs", "", "redis", 1, 4, false},
+	{"stored, MiB, logarithmic", "MiB-stored", "badgerstore", "redisstore", sessions, true},
+	{"live memory of the gateway, MiB", "MiB-live", "badgerstore", "redisstore", sessions, false},
+	{"random look-up, median, µs", "µs-look-up-p50", "badgerstore", "redisstore", sessions, false},
+	{"logins of 64 clients, per second", "logins/s-of-64", "badgerstore", "redisstore", sessions, false},
+	{"login: CPU of the gateways, µs", "login-gate-µs", "badger", "redis", gateways, false},
+	{"login: CPU of Redis, µs", "login-redis-µs", "", "redis", gateways, false},
+	{"first request: CPU of the gateways, µs", "first-gate-µs", "badger", "redis", gateways, false},
+	{"first request: CPU of Redis, µs", "first-redis-µs", "", "redis", gateways, false},
 }
 
 func main() {
@@ -90,33 +101,18 @@ func main() {
 			os.Exit(1)
 		}
 		top := slices.Max(slices.Concat(slices.Collect(maps.Values(first)), slices.Collect(maps.Values(second))))
-		panel := p.Panel(d.title, "", fmt.Sprintf("%.0f", top), d.left(), d.right())
+		panel := p.Panel(d.title, "", fmt.Sprintf("%.0f", top), d.base.left, d.base.right)
 		panel.Line(draw.First, true, d.points(first, top)...)
 		panel.Line(draw.Second, true, d.points(second, top)...)
 	}
 	_, _ = os.Stdout.Write(p.SVG())
 }
 
-// left and right name the ends of the base.
-func (d panel) left() string {
-	if d.from == 1 {
-		return "1 gateway"
-	}
-	return "10⁴ sessions"
-}
-
-func (d panel) right() string {
-	if d.from == 1 {
-		return "4 gateways"
-	}
-	return "10⁷ sessions"
-}
-
 // points places the values of a line. The panel shows four decades if it is
 // logarithmic upwards.
 func (d panel) points(values map[float64]float64, top float64) (points [][2]float64) {
 	for _, at := range slices.Sorted(maps.Keys(values)) {
-		x, y := math.Log(at/d.from)/math.Log(d.to/d.from), values[at]/top
+		x, y := math.Log(at/d.base.from)/math.Log(d.base.to/d.base.from), values[at]/top
 		if d.logarithmic {
 			y = max(0, 1+math.Log10(y)/4)
 		}

@@ -111,7 +111,7 @@ func (m *Manager) learnMeta(known, found *knownMeta) {
 // makeMeta returns the store's meta record, and makes one if there is none that
 // opens.
 func (m *Manager) makeMeta(ctx context.Context) (*knownMeta, error) {
-	meta := new(knownMeta) // not fresh: changes are reported of what Get has read
+	meta := new(knownMeta) // long ago: Redis reports no change of what only an Update has read
 	known := m.meta.Load()
 	err := m.changeMeta(ctx, func(found *metaRecord, made bool) error {
 		meta.metaRecord = *found

@@ -61,8 +61,8 @@ func migrateMeta(ctx context.Context, from, to Store) error {
 	if err != nil {
 		return fmt.Errorf("reading the source store: %w", err)
 	}
-	if len(meta) > 0 && meta[0] != formatVersion {
-		return fmt.Errorf("reading the source store: %w", ErrVersion)
+	if err := checkVersion(meta); errors.Is(err, ErrVersion) {
+		return fmt.Errorf("reading the source store: %w", err)
 	}
 	there, err := to.Get(ctx, metaKey)
 	if err != nil && !errors.Is(err, ErrNotFound) {

@@ -67,11 +67,8 @@ func (m *Manager) touch(s *Session, now int64) {
 // longer listed nor a use before one that another node has written.
 func (m *Manager) renew(ctx context.Context, s *Session) error {
 	seen := s.seen.Load()
-	err := m.rewrite(ctx, userKey(s.user), func(plain []byte, _ bool) ([]byte, time.Duration, error) {
-		user, err := decodeUser(plain)
-		if err != nil {
-			return nil, 0, err
-		}
+	err := m.calls.update(ctx, userKey(s.user), func(old []byte) ([]byte, time.Duration, error) {
+		user, _ := m.openUser(s.user, old)
 		list := slices.Collect(user.sessions.all())
 		i := slices.IndexFunc(list, func(l listedSession) bool { return l.hash == s.hash })
 		if i < 0 || seen <= list[i].seen {
@@ -79,12 +76,13 @@ func (m *Manager) renew(ctx context.Context, s *Session) error {
 		}
 		list[i].seen = seen
 		user.sessions = encodeListed(list)
-		return user.encode(), m.userTTL(&user), nil
+		return m.sealUser(s.user, &user)
 	})
-	if err == nil {
-		s.written.Store(seen)
+	if err != nil && !errors.Is(err, errUnchanged) {
+		return err
 	}
-	return err
+	s.written.Store(seen)
+	return nil
 }
 
 // resealLater seals a user record or the meta record again, with the newest
@@ -96,30 +94,19 @@ func (m *Manager) resealLater(key string) {
 }
 
 func (m *Manager) reseal(ctx context.Context, key string) error {
-	return m.rewrite(ctx, key, func(plain []byte, old bool) ([]byte, time.Duration, error) {
-		if !old {
-			return nil, 0, errUnchanged
-		}
-		if key == metaKey {
-			return plain, 0, nil
-		}
-		user, err := decodeUser(plain)
-		return plain, m.userTTL(&user), err
-	})
-}
-
-// rewrite changes the plain text of a record that is there. old reports that it
-// is sealed with an old key.
-func (m *Manager) rewrite(ctx context.Context, key string, change func(plain []byte, old bool) ([]byte, time.Duration, error)) error {
-	err := m.calls.update(ctx, key, func(sealed []byte) ([]byte, time.Duration, error) {
+	err := m.calls.update(ctx, key, func(sealed []byte) (value []byte, ttl time.Duration, err error) {
 		if sealed == nil {
 			return nil, 0, errUnchanged
 		}
 		plain, old, err := m.sealer.open(nil, key, sealed)
-		if err != nil {
-			return nil, 0, err
+		if err == nil && !old {
+			err = errUnchanged
 		}
-		plain, ttl, err := change(plain, old)
+		if err == nil && key != metaKey {
+			var user userRecord
+			user, err = decodeUser(plain)
+			ttl = m.userTTL(&user)
+		}
 		if err != nil {
 			return nil, 0, err
 		}

@@ -88,6 +88,18 @@ func (s *sealer) seal(storageKey string, plain []byte) []byte {
 	return k.aead.Seal(sealed, nil, plain, []byte(storageKey))
 }
 
+// checkVersion returns ErrVersion if another version of wxgate wrote a value, and
+// ErrDamaged if it is too short to tell.
+func checkVersion(sealed []byte) error {
+	if len(sealed) < sealHeader {
+		return ErrDamaged
+	}
+	if v := sealed[0]; v != formatVersion {
+		return fmt.Errorf("%w: its format is %d, and this version reads %d", ErrVersion, v, formatVersion)
+	}
+	return nil
+}
+
 // open returns what was sealed under the storage key, and whether an old key
 // sealed it. The result is appended to dst, which may be the space of the
 // ciphertext itself: sealed[sealHeader:sealHeader].
@@ -96,11 +108,8 @@ func (s *sealer) seal(storageKey string, plain []byte) []byte {
 // ErrWrongKey if none of the keys is the one that the value names, and
 // ErrDamaged if it is and the value still does not open.
 func (s *sealer) open(dst []byte, storageKey string, sealed []byte) (plain []byte, old bool, err error) {
-	if len(sealed) < sealHeader {
-		return nil, false, ErrDamaged
-	}
-	if v := sealed[0]; v != formatVersion {
-		return nil, false, fmt.Errorf("%w: its format is %d, and this version reads %d", ErrVersion, v, formatVersion)
+	if err := checkVersion(sealed); err != nil {
+		return nil, false, err
 	}
 	for i, k := range s.keys {
 		if !bytes.Equal(k.header, sealed[:sealHeader]) {
